@@ -1,0 +1,59 @@
+"""Prune and merge the visual tokens of vision-language models.
+
+>>> import prumerge
+>>> model, processor = prumerge.load("tiny")
+>>> model.generate(**prumerge.reduce(model, inputs, "prumerge_plus"))
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prumerge.attachment import attach
+    from prumerge.catalogue import names
+    from prumerge.loading import load, open_image
+    from prumerge.pictures import show
+    from prumerge.reducer import Reducer, make
+    from prumerge.splice import reduce, select
+    from prumerge.tokens import Reduction, VisualTokens
+
+__version__ = "0.1.0"
+
+# Imported when first used, so that the command line starts without torch.
+_HOMES = {
+    "Reducer": "reducer",
+    "Reduction": "tokens",
+    "VisualTokens": "tokens",
+    "attach": "attachment",
+    "load": "loading",
+    "make": "reducer",
+    "names": "catalogue",
+    "open_image": "loading",
+    "reduce": "splice",
+    "select": "splice",
+    "show": "pictures",
+}
+
+__all__ = [
+    "Reducer",
+    "Reduction",
+    "VisualTokens",
+    "attach",
+    "load",
+    "make",
+    "names",
+    "open_image",
+    "reduce",
+    "select",
+    "show",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'prumerge' has no attribute {name!r}")
+    return getattr(import_module(f"prumerge.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,176 @@
+"""Reduction for code that calls `forward` and `generate` itself: pipelines, trainers, evaluation
+harnesses."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from prumerge.models import unwrap
+from prumerge.reducer import Reducer, make
+from prumerge.splice import has_pictures, select, splice
+
+
+def attach(model: nn.Module, reducer: str | Reducer) -> Attachment:
+    """Make `model.forward` and `model.generate` reduce the visual tokens of raw pictures.
+
+    Use it as `with attach(model, "prumerge"): ...`, or call `.detach()` on what it returns; then the model is
+    as before. Only this instance is touched, and PEFT models may be wrapped before or after.
+
+    `generate` returns the caller's prompt followed by the answer, and a cache that it filled may be used for a
+    second turn that continues the same prompt. `forward` returns logits for the shorter prompt; the loss is
+    right, since labels are cut alike.
+
+    It cannot take `inputs_embeds` with pictures, add a picture to a cache that is not empty, or propose tokens
+    by prompt look-up; these raise ValueError. Pickling or saving the model does not keep the attachment.
+    """
+    inner = unwrap(model)
+    if "_prumerge" in vars(inner):
+        raise ValueError(
+            f"a method is attached to this model already ({inner._prumerge.reducer}); detach it first"
+        )
+    return Attachment(inner, make(reducer))
+
+
+class Attachment:
+    """An attached method; see `attach`."""
+
+    def __init__(self, model: PreTrainedModel, reducer: Reducer) -> None:
+        self.model = model
+        self.reducer = reducer
+        self.tokens: list[tuple[int, int]] = []
+        """Visual tokens before and after, for each picture of the latest call."""
+        self._before = {name: getattr(model, name) for name in _WRAPPERS}
+        self._own = {name: vars(model)[name] for name in _WRAPPERS if name in vars(model)}
+        model._prumerge = self
+        for name, wrapper in _WRAPPERS.items():
+            setattr(
+                model, name, types.MethodType(functools.wraps(getattr(type(model), name))(wrapper), model)
+            )
+
+    def __enter__(self) -> Attachment:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+    def detach(self) -> None:
+        """Give the model its own methods back.
+
+        Doing it twice is harmless.
+        """
+        for name in [*_WRAPPERS, "_prumerge"]:
+            vars(self.model).pop(name, None)
+        vars(self.model).update(self._own)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        original = self._before["forward"]
+        kwargs |= zip(inspect.signature(original).parameters, args, strict=False)
+        return original(**self._reduced(kwargs)) if has_pictures(kwargs) else original(**kwargs)
+
+    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        original = self._before["generate"]
+        kwargs |= zip(list(inspect.signature(original).parameters)[1:], args, strict=False)
+        ids = kwargs.pop("input_ids", inputs)
+        cache = kwargs.get("past_key_values")
+        memory: _Prompt | None = getattr(cache, "_prumerge", None)
+        filled = cache is not None and cache.get_seq_length() > 0
+        if not (has_pictures(kwargs) or (filled and memory)):
+            return original(ids, **kwargs)
+        if kwargs.get("prompt_lookup_num_tokens"):
+            raise ValueError(
+                "prompt look-up proposes image placeholders as text; leave out prompt_lookup_num_tokens"
+            )
+        if not filled:
+            reduced = self._reduced({**kwargs, "input_ids": ids})
+            memory = _Prompt(ids, reduced["input_ids"], reduced["attention_mask"])
+        elif memory is None:
+            raise ValueError("this cache was filled without reduction; start a new one to attach a method")
+        else:
+            reduced = memory.continued(ids, kwargs, self.model.config.image_token_id)
+        short = reduced.pop("input_ids")
+        answer = original(
+            short, **_lengths(reduced, self.model.generation_config, ids.shape[1] - short.shape[1])
+        )
+        return memory.restored(ids, short.shape[1], answer, cache)
+
+    def _reduced(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        chosen = select(self.model, inputs, self.reducer)
+        self.tokens = [(len(tokens), len(reduction)) for tokens, reduction in chosen]
+        return splice(self.model, inputs, chosen)
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """What a cache was filled with: the caller's prompt, and the shorter one in its place."""
+
+    full: Int[Tensor, "B L"]
+    short: Int[Tensor, "B L'"]
+    mask: Int[Tensor, "B L'"]
+
+    def continued(self, ids: Tensor, inputs: dict[str, Any], image_token: int) -> dict[str, Any]:
+        """A later turn: the caller's longer prompt with its beginning shortened as before."""
+        length = self.full.shape[1]
+        if ids.shape[0] != len(self.full) or not torch.equal(ids[:, :length], self.full):
+            raise ValueError(
+                "the prompt does not continue the one in the cache; pass the earlier prompt and answer "
+                "(what generate returned) followed by the new text, or start a new cache"
+            )
+        new = ids[:, length:]
+        if (new == image_token).any():
+            raise ValueError(
+                "a new picture cannot join a cache that is in use; start a new cache with all pictures"
+            )
+        mask = inputs.get("attention_mask")
+        new_mask = torch.ones_like(new) if mask is None else mask[:, length:]
+        later = {name: value for name, value in inputs.items() if name not in ("pixel_values", "image_sizes")}
+        later["input_ids"] = torch.cat([self.short, new], dim=1)
+        later["attention_mask"] = torch.cat([self.mask, new_mask], dim=1)
+        return later
+
+    def restored(self, ids: Tensor, length: int, answer: Any, cache: Any) -> Any:
+        """What `generate` returned with the caller's prompt in place of the short one; the cache remembers
+        both."""
+        whole = isinstance(answer, Tensor)
+        sequences = answer if whole else answer.sequences
+        prompt = ids.repeat_interleave(len(sequences) // len(ids), dim=0)
+        sequences = torch.cat([prompt, sequences[:, length:]], dim=1)
+        cache = cache if whole else answer.past_key_values
+        if cache is not None and len(prompt) == len(self.full):
+            cache._prumerge = self
+        if whole:
+            return sequences
+        answer.sequences = sequences
+        return answer
+
+
+def _lengths(inputs: dict[str, Any], defaults: Any, removed: int) -> dict[str, Any]:
+    """`max_length` and `min_length` count the prompt: lower them by what was removed from it."""
+    config = inputs.get("generation_config")
+    for name in ("max_length", "min_length"):
+        asked = [inputs.get(name), config and getattr(config, name), getattr(defaults, name)]
+        limit = next((value for value in asked if value), None)
+        if limit is not None:
+            inputs[name] = max(limit - removed, 0)
+    return inputs
+
+
+def _forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+    return self._prumerge.forward(*args, **kwargs)
+
+
+@torch.no_grad()
+def _generate(self: Any, *args: Any, **kwargs: Any) -> Any:
+    return self._prumerge.generate(*args, **kwargs)
+
+
+_WRAPPERS: dict[str, Callable[..., Any]] = {"forward": _forward, "generate": _generate}

@@ -1,0 +1,122 @@
+"""What PruMerge and PruMerge+ share: class attention chooses tokens, and the chosen absorb their
+neighbours."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from prumerge import ops
+from prumerge.reducer import Reducer
+from prumerge.tokens import Reduction, VisualTokens
+
+_VARIANTS: dict[str, dict[str, str | bool]] = {
+    "code": {"heads": "joint", "order": "score", "candidates": "others", "merge": "sum", "extra_token": True},
+    "paper": {
+        "heads": "split",
+        "order": "spatial",
+        "candidates": "pruned",
+        "merge": "average",
+        "extra_token": False,
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionMerging(Reducer):
+    """Select by class attention, then let every selected token absorb its most similar neighbours.
+
+    The options are the places where the text of LLaVA-PruMerge (https://arxiv.org/abs/2403.15388, Algorithm 1)
+    and its official code differ, or leave a choice. An option left at none follows `variant`.
+    """
+
+    paper = "https://arxiv.org/abs/2403.15388"
+    needs = "class attention"
+    adaptive = True
+
+    variant: Literal["code", "paper"] = "code"
+    """Code: the arithmetic of the official code, which produced the published numbers; paper: the text's."""
+
+    iqr: float = 1.5
+    """Without keep: an outlier lies this many interquartile ranges above the third quartile."""
+
+    min_keep: int = 1
+    """Without keep: at least so many tokens."""
+
+    max_keep: int | None = None
+    """Without keep: at most so many tokens."""
+
+    k: int | Literal["auto"] = 32
+    """Neighbours each kept token absorbs; auto: as many as there are pruned tokens for each kept one."""
+
+    heads: Literal["joint", "split"] | None = None
+    """Class attention.
+
+    joint (code): one softmax over all heads side by side; split (paper): per head, averaged.
+    """
+
+    order: Literal["score", "spatial"] | None = None
+    """Order in which the language model reads the tokens.
+
+    score (code): best first; spatial (paper): raster order.
+    """
+
+    candidates: Literal["others", "pruned"] | None = None
+    """Who may be absorbed.
+
+    others (code): every other token, kept ones included; pruned (paper): pruned ones only.
+    """
+
+    merge: Literal["sum", "average"] | None = None
+    """Sum (code): the token plus its neighbours times their attention; average (paper): attention-weighted
+    mean."""
+
+    extra_token: bool | None = None
+    """Append one more token, the attention-weighted sum of all that is not kept; on (code), off (paper)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.iqr < 0:
+            raise ValueError(f"{self}: iqr must not be negative")
+        if self.min_keep < 1 or (self.max_keep is not None and self.max_keep < self.min_keep):
+            raise ValueError(f"{self}: min_keep must be at least 1, and max_keep not below it")
+        if self.keep is not None and (self.min_keep > 1 or self.max_keep is not None):
+            raise ValueError(
+                f"{self}: min_keep and max_keep bound the adaptive choice; with keep leave them out"
+            )
+        if self.k != "auto" and self.k < 0:
+            raise ValueError(f"{self}: k must be auto or at least 0")
+
+    @abstractmethod
+    def choose(self, scores: Float[Tensor, "N"]) -> Int[Tensor, "M"]:
+        """The places of the tokens to keep, by their class attention."""
+
+    def __call__(self, tokens: VisualTokens) -> Reduction:
+        scores = tokens.attention(split_heads=self.setting("heads") == "split")
+        index = self.choose(scores)
+        if self.setting("order") == "spatial":
+            index = index.sort().values
+        pruned = ops.complement(index, len(tokens))
+        k = math.ceil((len(tokens) - len(index)) / len(index)) if self.k == "auto" else self.k
+        candidates = pruned if self.setting("candidates") == "pruned" else None
+        neighbours = ops.nearest(tokens.keys, index, k, candidates)
+        extra = self.setting("extra_token") and len(index) < len(tokens)
+        average = self.setting("merge") == "average"
+        weights = ops.absorb(index, neighbours, scores, average=average, rest=pruned if extra else None)
+        if extra:  # it stands where the strongest token of the rest was
+            index = ops.append(index, (scores * pruned).argmax())
+        return Reduction(index, weights)
+
+    def setting(self, option: str) -> str | bool:
+        """What an option is: as given, or else as `variant` has it."""
+        given = getattr(self, option)
+        return _VARIANTS[self.variant][option] if given is None else given
+
+    def bounded(self, count: int, available: int) -> int:
+        """An adaptive count within min_keep and max_keep, and what there is."""
+        return min(max(count, self.min_keep), self.max_keep or available, available)

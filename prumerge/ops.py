@@ -1,0 +1,162 @@
+"""The few tensor functions that methods share.
+
+Pure, on one image, no Python loop over tokens.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def outliers(scores: Float[Tensor, "N"], factor: float = 1.5) -> Bool[Tensor, "N"]:
+    """Scores above the upper fence of the interquartile-range rule (PruMerge, section 3.2)."""
+    return scores > upper_fence(scores, factor)
+
+
+def upper_fence(scores: Float[Tensor, "N"], factor: float = 1.5) -> Float[Tensor, ""]:
+    """Q3 + factor * (Q3 - Q1), quartiles by linear interpolation."""
+    ordered = scores.float().sort().values
+
+    def quartile(share: float) -> Tensor:
+        place = share * (len(scores) - 1)
+        low = math.floor(place)
+        return torch.lerp(ordered[low], ordered[math.ceil(place)], place - low)
+
+    q1, q3 = quartile(0.25), quartile(0.75)
+    return q3 + factor * (q3 - q1)
+
+
+def outlier_count(scores: Float[Tensor, "N"], factor: float = 1.5) -> int:
+    """How many scores are outliers; the paper's mean share (5.5 %, 1/18) where none is, as in a flat picture.
+
+    The one place where an adaptive method waits for the device: a length has to be known.
+    """
+    return int(outliers(scores, factor).sum()) or max(1, len(scores) // 18)
+
+
+def top(scores: Float[Tensor, "N"], count: int) -> Int[Tensor, "count"]:
+    """Places of the `count` highest scores, best first; equal scores in spatial order."""
+    return scores.argsort(descending=True, stable=True)[:count]
+
+
+def nearest(
+    keys: Float[Tensor, "N D"],
+    index: Int[Tensor, "M"],
+    k: int,
+    candidates: Bool[Tensor, "N"] | None = None,
+) -> Int[Tensor, "M k"]:
+    """For each token in `index` the `k` other tokens whose keys have the highest cosine with its own.
+
+    Only `candidates` are considered (default: everything but the token itself); `k` is cut to what there is.
+    """
+    keys = keys.float()
+    # Rows need no normalising: the length of its own key does not change a token's ranking of the others.
+    similarity = keys[index] @ keys.T / keys.norm(dim=-1).clamp_min(1e-12)
+    if candidates is None:
+        similarity.scatter_(1, index[:, None], -torch.inf)
+        available = len(keys) - 1
+    else:
+        similarity.masked_fill_(~candidates, -torch.inf)
+        available = len(keys) - len(index)
+    return similarity.topk(min(k, available), dim=1, sorted=False).indices
+
+
+def absorb(
+    index: Int[Tensor, "M"],
+    neighbours: Int[Tensor, "M k"],
+    scores: Float[Tensor, "N"],
+    *,
+    average: bool,
+    rest: Bool[Tensor, "N"] | None = None,
+) -> Float[Tensor, "M_or_M+1 N"]:
+    """Merging weights: each token in `index` takes in its `neighbours`, weighted by their scores (PruMerge,
+    3.3).
+
+    `average=False` is the token itself plus the weighted sum; `True` the weighted mean of both. With `rest`, one
+    more row: the weighted sum (or mean) of those tokens.
+    """
+    rows = len(index)
+    weights = scores.new_zeros(rows + (rest is not None), len(scores))
+    weights[:rows].scatter_(1, neighbours, scores[neighbours])
+    own = scores[index] if average else torch.ones_like(index, dtype=scores.dtype)
+    weights[:rows].scatter_(1, index[:, None], own[:, None])
+    if rest is not None:
+        weights[rows] = scores * rest
+    if average:
+        weights = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+    return weights
+
+
+def one_hot(index: Int[Tensor, "M"], count: int) -> Float[Tensor, "M count"]:
+    """The weights of plain pruning: row i is 1 at index[i]."""
+    return torch.zeros(len(index), count, device=index.device).scatter_(1, index[:, None], 1.0)
+
+
+def append(index: Int[Tensor, "M"], place: Int[Tensor, ""]) -> Int[Tensor, "M+1"]:
+    """One more place."""
+    return torch.cat([index, place[None]])
+
+
+def complement(index: Int[Tensor, "M"], count: int) -> Bool[Tensor, "count"]:
+    """True where a place is not in `index`."""
+    return torch.ones(count, dtype=torch.bool, device=index.device).index_fill_(0, index, False)
+
+
+def evenly(count: int, among: int, device: torch.device) -> Int[Tensor, "count"]:
+    """`count` different places spread evenly over 0 to `among` - 1, each in the middle of its share."""
+    return (torch.arange(count, device=device) * 2 + 1) * among // max(2 * count, 1)
+
+
+def rows_by_columns(text: str) -> tuple[int, int]:
+    """(5, 8) from "5x8"."""
+    rows, separator, columns = text.lower().partition("x")
+    if not (separator and rows.isdecimal() and columns.isdecimal() and int(rows) and int(columns)):
+        raise ValueError(f"a grid is written as rows x columns, such as 5x8, not {text!r}")
+    return int(rows), int(columns)
+
+
+def cells(
+    grid: tuple[int, int, int], count: int | None, shape: str | None, device: torch.device
+) -> tuple[Int[Tensor, "N"], int]:
+    """Divide a grid of tokens into compact cells of nearly equal size: the cell of each token, and how many
+    there are.
+
+    Either into `shape` (rows x columns) cells in each frame; or into `count` cells, frames stacked as rows.
+    Where `count` is no product of whole numbers near the grid's shape, some bands of cells hold one cell
+    more.
+    """
+    frames, rows, columns = grid
+    if shape is not None:
+        down, across = rows_by_columns(shape)
+        if down > rows or across > columns:
+            raise ValueError(
+                f"a grid of {shape} is finer than the {rows}x{columns} visual tokens of this image"
+            )
+        bands, count = frames * down, frames * down * across
+    else:
+        assert count is not None
+        aspect = frames * rows / columns
+        bands = min(frames * rows, count, max(math.ceil(count / columns), round(math.sqrt(count * aspect))))
+    first = torch.arange(bands + 1, device=device) * count // bands  # first cell of each band
+    band = torch.arange(frames * rows, device=device) * bands // (frames * rows)
+    inside = first.diff()[band][:, None] * torch.arange(columns, device=device) // columns
+    return (first[band][:, None] + inside).flatten(), count
+
+
+def members(cell: Int[Tensor, "N"], count: int) -> Float[Tensor, "count N"]:
+    """1 where a token belongs to the cell."""
+    return one_hot(cell, count).T.contiguous()
+
+
+def centres(cell: Int[Tensor, "N"], count: int, columns: int) -> Int[Tensor, "count"]:
+    """The place in the middle of each (rectangular) cell; the upper left of the middle ones where sides are
+    even."""
+    place = torch.arange(len(cell), device=cell.device)
+    belongs = members(cell, count)
+    size = belongs.sum(1)
+    row, column = belongs @ (place // columns).float() / size, belongs @ (place % columns).float() / size
+    return (row + 1e-3).long() * columns + (column + 1e-3).long()

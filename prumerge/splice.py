@@ -1,0 +1,131 @@
+"""Encode -> select -> merge -> project -> shorten: a processor's output in, a shorter prompt out.
+
+Pure functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from prumerge.models import family_of, unwrap
+from prumerge.reducer import Reducer, make
+from prumerge.tokens import Reduction, VisualTokens
+
+
+def reduce(model: nn.Module, inputs: Mapping[str, Any], reducer: str | Reducer) -> dict[str, Any]:
+    """Shorten a prompt: encode its pictures, reduce their visual tokens, drop the placeholders that are left
+    over.
+
+    `inputs` is what the processor returned (`input_ids [B, L]`, `attention_mask`, `pixel_values`, perhaps
+    `labels`). The result goes to `model(**...)` or `model.generate(**...)` in its place: `input_ids [B, L']`,
+    every other tensor of shape [B, L] cut alike, and the features as `mm_encoder_outputs`. Rows are padded on
+    the side where the batch was padded before (left if it was not). Inputs without pictures come back as they
+    are.
+
+    Gradients follow torch's own switches, so for inference call it under `torch.no_grad()`. Beam search in
+    Transformers expands `mm_encoder_outputs` in place: reduce anew for each such `generate`.
+
+    Raises ValueError for unknown methods and options, a family that is not supported, and a prompt whose
+    placeholders do not match its pictures.
+    """
+    return splice(model, inputs, select(model, inputs, reducer))
+
+
+def select(
+    model: nn.Module, inputs: Mapping[str, Any], reducer: str | Reducer
+) -> list[tuple[VisualTokens, Reduction]]:
+    """The visual tokens of each picture in `inputs` and what the method decides for them; raises as
+    `reduce`."""
+    method = make(reducer)
+    chosen = [(tokens, method(tokens)) for tokens in encode(model, inputs)]
+    for tokens, reduction in chosen:
+        if not 0 < len(reduction) <= len(tokens):
+            raise ValueError(
+                f"{method} made {len(reduction)} tokens of {len(tokens)}; it must be 1 to {len(tokens)}"
+            )
+    return chosen
+
+
+def encode(model: nn.Module, inputs: Mapping[str, Any]) -> list[VisualTokens]:
+    """The visual tokens of each picture in `inputs`; none if it holds no pictures."""
+    inner = unwrap(model)
+    return family_of(inner.config.model_type).encode(inner.base_model, inputs) if has_pictures(inputs) else []
+
+
+def splice(
+    model: nn.Module, inputs: Mapping[str, Any], chosen: Sequence[tuple[VisualTokens, Reduction]]
+) -> dict[str, Any]:
+    """The second half of `reduce`: the shorter prompt for decisions that are already made."""
+    if not has_pictures(inputs):
+        return dict(inputs)
+    inner = unwrap(model)
+    family = family_of(inner.config.model_type)
+    rest = {name: value for name, value in inputs.items() if name not in family.ENCODER_INPUTS}
+    kept = torch.cat([_first(len(tokens), len(reduction)) for tokens, reduction in chosen])
+    shorter = _shorten(inner.config, rest, kept, pictures=len(chosen))
+    features = family.project(inner.base_model, [reduction.apply(tokens) for tokens, reduction in chosen])
+    shorter["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=features)}
+    return shorter
+
+
+def has_pictures(inputs: Mapping[str, Any]) -> bool:
+    """Whether raw pictures came with a prompt."""
+    return inputs.get("pixel_values") is not None
+
+
+def _first(places: int, kept: int) -> Bool[Tensor, "places"]:
+    """Which placeholders of one picture stay: positions are compact, so the first ones do as well as any."""
+    return torch.arange(places) < kept
+
+
+def _shorten(config: Any, inputs: dict[str, Any], kept: Bool[Tensor, "N"], pictures: int) -> dict[str, Any]:
+    """Drop the placeholders that are not `kept` (in prompt order), and pad the rows to one length again."""
+    ids = inputs.get("input_ids")
+    if ids is None:
+        raise ValueError("the prompt must come as input_ids; inputs_embeds cannot be shortened")
+    if inputs.get("attention_mask") is None:
+        inputs["attention_mask"] = torch.ones_like(ids)
+    # The layout is worked out on the CPU, so that a GPU is waited for once.
+    image, mask = torch.stack([ids == config.image_token_id, inputs["attention_mask"].bool()]).cpu()
+    _check_places(int(image.sum()), len(kept), pictures)
+    if kept.all():
+        return inputs
+    stays = mask.masked_scatter(image, kept)
+    length = int(stays.sum(1).max())
+    on_the_right = bool(mask[:, 0].all()) and not mask[:, -1].all()
+    # A stable sort moves what stays to one side of its row without changing its order.
+    order = (~stays if on_the_right else stays).int().argsort(dim=1, stable=True)
+    order = order[:, :length] if on_the_right else order[:, -length:]
+    padding = ~stays.gather(1, order)
+    if (positions := inputs.get("position_ids")) is not None:  # counted anew, without gaps
+        inputs["position_ids"] = positions - (image & ~stays).cumsum(1).to(positions.device)
+    fill = {"input_ids": _padding_id(config), "labels": -100}
+    for name, value in inputs.items():
+        if isinstance(value, Tensor) and value.shape[:2] == ids.shape:
+            cut = value.gather(1, order.to(value.device))
+            inputs[name] = cut.masked_fill(padding.to(value.device), fill.get(name, 0))
+    return inputs
+
+
+def _check_places(places: int, needed: int, pictures: int) -> None:
+    if places == needed:
+        return
+    if not places:
+        raise ValueError("the prompt has no image placeholder; write <image> where the picture belongs")
+    each = needed // pictures
+    raise ValueError(
+        f"the prompt has placeholders for {places / each:g} pictures ({places} tokens, {each} each), but "
+        f"{pictures} came with it; write <image> once for each picture"
+    )
+
+
+def _padding_id(config: Any) -> int:
+    """A token to pad with that no picture is spliced into."""
+    candidates = (config.text_config.pad_token_id, config.text_config.eos_token_id, 0)
+    return next((c for c in candidates if isinstance(c, int) and 0 <= c != config.image_token_id), 1)

@@ -1,0 +1,117 @@
+"""The two data types everything else speaks: the visual tokens of one image, and what to keep of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class VisualTokens:
+    """The visual tokens of ONE image or video as its encoder left them; there is no batch axis.
+
+    `N` patches, `C` feature channels, `D` channels of the scoring layer (all heads side by side), `Q`
+    queries: one where the encoder has a class token, `N` where it has none.
+    """
+
+    features: Float[Tensor, "N C"]
+    """What the language model would read, before the projector where the family allows it."""
+
+    grid: tuple[int, int, int]
+    """Frames, rows, columns; their product is N, and tokens are in raster order."""
+
+    keys: Float[Tensor, "N D"]
+    """Keys of the scoring layer: the vision layer that reads `features`."""
+
+    queries: Float[Tensor, "Q D"]
+    """Queries of the scoring layer whose attention scores the patches: the class token's, or every
+    patch's."""
+
+    heads: int
+    class_key: Float[Tensor, "D"] | None = None
+    """The class token's own key, a column of the softmax; None for encoders without one (SigLIP, Qwen)."""
+
+    class_feature: Float[Tensor, "C"] | None = None
+    relevance: Float[Tensor, "N"] | None = None
+    """How well each patch matches the prompt, for methods that read the text."""
+
+    def __post_init__(self) -> None:
+        frames, rows, columns = self.grid
+        if frames * rows * columns != len(self.features):
+            raise ValueError(f"a grid of {self.grid} does not hold {len(self.features)} visual tokens")
+        if self.keys.shape[1] % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide keys of width {self.keys.shape[1]}")
+
+    @classmethod
+    def from_class_sequence(
+        cls,
+        features: Float[Tensor, "*one N+1 C"],
+        queries: Float[Tensor, "*one N+1 D"],
+        keys: Float[Tensor, "*one N+1 D"],
+        *,
+        heads: int,
+        grid: Sequence[int],
+        relevance: Float[Tensor, "*one N"] | None = None,
+    ) -> VisualTokens:
+        """Build one from tensors whose first token is the class token; a leading batch axis of one is
+        dropped.
+
+        `grid` is (frames, rows, columns) or, for a picture, (rows, columns).
+        """
+        features, queries, keys = (x.squeeze(0) if x.ndim == 3 else x for x in (features, queries, keys))
+        frames, rows, columns = grid if len(grid) == 3 else (1, *grid)
+        return cls(
+            features=features[1:],
+            grid=(frames, rows, columns),
+            keys=keys[1:],
+            queries=queries[:1],
+            heads=heads,
+            class_key=keys[0],
+            class_feature=features[0],
+            relevance=relevance.squeeze(0) if relevance is not None and relevance.ndim == 2 else relevance,
+        )
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def attention(self, *, split_heads: bool = True) -> Float[Tensor, "N"]:
+        """Attention that each patch receives, in float32: from the class token, or the mean over all patches.
+
+        `split_heads=True` is the attention the encoder computes, averaged over heads. `False` takes all heads
+        as one of width D, scale D^-0.5: what the official PruMerge code does.
+        """
+        heads = self.heads if split_heads else 1
+        query = self.queries.float().unflatten(1, (heads, -1)).transpose(0, 1)  # [heads, Q, D/heads]
+        key = self.keys.float().unflatten(1, (heads, -1)).permute(1, 2, 0)  # [heads, D/heads, N]
+        logits = query @ key * query.shape[-1] ** -0.5
+        if self.class_key is not None:
+            to_itself = query @ self.class_key.float().view(heads, -1, 1) * query.shape[-1] ** -0.5
+            logits = torch.cat([to_itself, logits], dim=-1)
+        received = logits.softmax(dim=-1).mean(dim=(0, 1))
+        return received[-len(self) :]
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """What a method decided for one image: reduced = weights @ features, a row for each of the M tokens left.
+
+    Pruning is `weights=None`: each row takes the token at `index` as it is.
+    """
+
+    index: Int[Tensor, "M"]
+    """The place (0 to N-1) that each token stands for: its position, and where pictures draw it."""
+
+    weights: Float[Tensor, "M N"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def apply(self, tokens: VisualTokens) -> Float[Tensor, "M C"]:
+        """The reduced features, in the dtype of the features."""
+        if self.weights is None:
+            return tokens.features[self.index]
+        return (self.weights @ tokens.features.to(self.weights.dtype)).to(tokens.features.dtype)
