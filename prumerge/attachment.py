@@ -3,10 +3,10 @@ harnesses."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import types
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +26,12 @@ def attach(model: nn.Module, reducer: str | Reducer) -> Attachment:
     Use it as `with attach(model, "prumerge"): ...`, or call `.detach()` on what it returns; then the model is
     as before. Only this instance is touched, and PEFT models may be wrapped before or after.
 
-    `generate` returns the caller's prompt followed by the answer, and a cache that it filled may be used for a
-    second turn that continues the same prompt. `forward` returns logits for the shorter prompt; the loss is
+    `generate` returns the caller's prompt followed by the answer, and a cache that it filled may be used for
+    a second turn that continues the same prompt. `forward` returns logits for the shorter prompt; the loss is
     right, since labels are cut alike.
 
-    It cannot take `inputs_embeds` with pictures, add a picture to a cache that is not empty, or propose tokens
-    by prompt look-up; these raise ValueError. Pickling or saving the model does not keep the attachment.
+    It cannot take `inputs_embeds` with pictures, add a picture to a cache that is not empty, or propose
+    tokens by prompt look-up; these raise ValueError. Pickling or saving the model does not keep it attached.
     """
     inner = unwrap(model)
     if "_prumerge" in vars(inner):
@@ -49,13 +49,11 @@ class Attachment:
         self.reducer = reducer
         self.tokens: list[tuple[int, int]] = []
         """Visual tokens before and after, for each picture of the latest call."""
-        self._before = {name: getattr(model, name) for name in _WRAPPERS}
-        self._own = {name: vars(model)[name] for name in _WRAPPERS if name in vars(model)}
+        self._before = {name: getattr(model, name) for name in _METHODS}
+        self._own = {name: vars(model)[name] for name in _METHODS if name in vars(model)}
         model._prumerge = self
-        for name, wrapper in _WRAPPERS.items():
-            setattr(
-                model, name, types.MethodType(functools.wraps(getattr(type(model), name))(wrapper), model)
-            )
+        for name in _METHODS:
+            setattr(model, name, _method(model, name))
 
     def __enter__(self) -> Attachment:
         return self
@@ -68,7 +66,7 @@ class Attachment:
 
         Doing it twice is harmless.
         """
-        for name in [*_WRAPPERS, "_prumerge"]:
+        for name in [*_METHODS, "_prumerge"]:
             vars(self.model).pop(name, None)
         vars(self.model).update(self._own)
 
@@ -77,6 +75,7 @@ class Attachment:
         kwargs |= zip(inspect.signature(original).parameters, args, strict=False)
         return original(**self._reduced(kwargs)) if has_pictures(kwargs) else original(**kwargs)
 
+    @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         original = self._before["generate"]
         kwargs |= zip(list(inspect.signature(original).parameters)[1:], args, strict=False)
@@ -114,8 +113,8 @@ class _Prompt:
     """What a cache was filled with: the caller's prompt, and the shorter one in its place."""
 
     full: Int[Tensor, "B L"]
-    short: Int[Tensor, "B L'"]
-    mask: Int[Tensor, "B L'"]
+    short: Int[Tensor, "B S"]
+    mask: Int[Tensor, "B S"]
 
     def continued(self, ids: Tensor, inputs: dict[str, Any], image_token: int) -> dict[str, Any]:
         """A later turn: the caller's longer prompt with its beginning shortened as before."""
@@ -155,22 +154,28 @@ class _Prompt:
 
 def _lengths(inputs: dict[str, Any], defaults: Any, removed: int) -> dict[str, Any]:
     """`max_length` and `min_length` count the prompt: lower them by what was removed from it."""
-    config = inputs.get("generation_config")
     for name in ("max_length", "min_length"):
+        config = inputs.get("generation_config")
         asked = [inputs.get(name), config and getattr(config, name), getattr(defaults, name)]
-        limit = next((value for value in asked if value), None)
-        if limit is not None:
+        limit = next((value for value in asked if value is not None), None)
+        if not limit:
+            continue
+        if config is None or asked[0] is not None:
             inputs[name] = max(limit - removed, 0)
+        else:  # where it was said: Transformers wants it there or among the arguments, not both
+            inputs["generation_config"] = config = copy.copy(config)
+            setattr(config, name, max(limit - removed, 0))
     return inputs
 
 
-def _forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-    return self._prumerge.forward(*args, **kwargs)
+def _method(model: PreTrainedModel, name: str) -> types.MethodType:
+    """A method of this one model that looks like its class's own and asks what is attached."""
+
+    @functools.wraps(getattr(type(model), name))
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self._prumerge, name)(*args, **kwargs)
+
+    return types.MethodType(method, model)
 
 
-@torch.no_grad()
-def _generate(self: Any, *args: Any, **kwargs: Any) -> Any:
-    return self._prumerge.generate(*args, **kwargs)
-
-
-_WRAPPERS: dict[str, Callable[..., Any]] = {"forward": _forward, "generate": _generate}
+_METHODS = ("forward", "generate")

@@ -31,8 +31,8 @@ _VARIANTS: dict[str, dict[str, str | bool]] = {
 class AttentionMerging(Reducer):
     """Select by class attention, then let every selected token absorb its most similar neighbours.
 
-    The options are the places where the text of LLaVA-PruMerge (https://arxiv.org/abs/2403.15388, Algorithm 1)
-    and its official code differ, or leave a choice. An option left at none follows `variant`.
+    The options are the places where the text of LLaVA-PruMerge (https://arxiv.org/abs/2403.15388) and its
+    official code differ, or leave a choice. An option left at none follows `variant`.
     """
 
     paper = "https://arxiv.org/abs/2403.15388"
@@ -40,44 +40,25 @@ class AttentionMerging(Reducer):
     adaptive = True
 
     variant: Literal["code", "paper"] = "code"
-    """Code: the arithmetic of the official code, which produced the published numbers; paper: the text's."""
-
+    """Whose arithmetic: the official code's, which made the published numbers, or the text's (paper)."""
     iqr: float = 1.5
     """Without keep: an outlier lies this many interquartile ranges above the third quartile."""
-
     min_keep: int = 1
     """Without keep: at least so many tokens."""
-
     max_keep: int | None = None
     """Without keep: at most so many tokens."""
-
     k: int | Literal["auto"] = 32
     """Neighbours each kept token absorbs; auto: as many as there are pruned tokens for each kept one."""
-
     heads: Literal["joint", "split"] | None = None
-    """Class attention.
-
-    joint (code): one softmax over all heads side by side; split (paper): per head, averaged.
-    """
-
+    """How attention is read: all heads as one (joint, code), or per head and averaged (split, paper)."""
     order: Literal["score", "spatial"] | None = None
-    """Order in which the language model reads the tokens.
-
-    score (code): best first; spatial (paper): raster order.
-    """
-
+    """In what order the tokens are read: best first (score, code), or in raster order (spatial, paper)."""
     candidates: Literal["others", "pruned"] | None = None
-    """Who may be absorbed.
-
-    others (code): every other token, kept ones included; pruned (paper): pruned ones only.
-    """
-
+    """Who may be absorbed: every other token (others, code), or pruned ones only (pruned, paper)."""
     merge: Literal["sum", "average"] | None = None
-    """Sum (code): the token plus its neighbours times their attention; average (paper): attention-weighted
-    mean."""
-
+    """A token plus its attention-weighted neighbours (sum, code), or the weighted mean (average, paper)."""
     extra_token: bool | None = None
-    """Append one more token, the attention-weighted sum of all that is not kept; on (code), off (paper)."""
+    """One more token, the attention-weighted sum of all that is not kept: on (code), off (paper)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -72,12 +72,12 @@ def absorb(
     *,
     average: bool,
     rest: Bool[Tensor, "N"] | None = None,
-) -> Float[Tensor, "M_or_M+1 N"]:
+) -> Float[Tensor, "rows N"]:
     """Merging weights: each token in `index` takes in its `neighbours`, weighted by their scores (PruMerge,
     3.3).
 
-    `average=False` is the token itself plus the weighted sum; `True` the weighted mean of both. With `rest`, one
-    more row: the weighted sum (or mean) of those tokens.
+    `average=False` is the token itself plus the weighted sum; `True` the weighted mean of both. With `rest`,
+    one more row: the weighted sum (or mean) of those tokens.
     """
     rows = len(index)
     weights = scores.new_zeros(rows + (rest is not None), len(scores))

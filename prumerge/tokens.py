@@ -49,15 +49,15 @@ class VisualTokens:
     @classmethod
     def from_class_sequence(
         cls,
-        features: Float[Tensor, "*one N+1 C"],
-        queries: Float[Tensor, "*one N+1 D"],
-        keys: Float[Tensor, "*one N+1 D"],
+        features: Float[Tensor, "*one S C"],
+        queries: Float[Tensor, "*one S D"],
+        keys: Float[Tensor, "*one S D"],
         *,
         heads: int,
         grid: Sequence[int],
         relevance: Float[Tensor, "*one N"] | None = None,
     ) -> VisualTokens:
-        """Build one from tensors whose first token is the class token; a leading batch axis of one is
+        """Build one from tensors of S = N + 1 tokens, the class token first; a leading batch axis of one is
         dropped.
 
         `grid` is (frames, rows, columns) or, for a picture, (rows, columns).

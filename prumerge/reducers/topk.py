@@ -20,8 +20,7 @@ class TopK(Reducer):
     adaptive = True
 
     heads: Literal["joint", "split"] = "joint"
-    """Joint: one softmax over all heads side by side, as the official code; split: the encoder's own,
-    averaged."""
+    """How attention is read: all heads as one (joint, PruMerge's code), or per head and averaged (split)."""
 
     order: Literal["score", "spatial"] = "spatial"
     """Order in which the language model reads the kept tokens."""

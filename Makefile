@@ -1,0 +1,42 @@
+# `make demo` and `make test` do everything on a fresh machine: Python 3.10+ and make are enough.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check docs bench clean
+
+demo: .venv/installed  ## answer questions about sample pictures with and without token reduction
+	$(BIN)/prumerge demo
+
+test: .venv/installed-dev  ## the test suite
+	$(BIN)/pytest
+
+check: .venv/installed-dev  ## style, types, and that generated documents are fresh
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
+
+docs: .venv/installed-dev  ## write the generated parts of the documents anew
+	$(BIN)/python docs/generate.py
+
+bench: .venv/installed-dev  ## measure again what benchmarks/results holds
+	$(BIN)/python benchmarks/reduction.py
+	$(BIN)/python benchmarks/encoder.py
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/accuracy.py
+
+clean:
+	rm -rf .venv demo
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# torch first: the other packages then find the pinned build and bring no other.
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[plot]'
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,64 @@
+"""Pictures to language-model embeddings: the untouched `get_image_features` beside encode + PruMerge + project.
+
+A LLaVA-1.5-7B vision side (CLIP ViT-L/14 at 336 px, random weights, MLP projector to 4096); the language model is
+a stub, it does not take part.
+"""
+
+from __future__ import annotations
+
+import torch
+from measure import rounds, save
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+import prumerge
+from prumerge.models import llava
+
+
+def vision_side() -> LlavaForConditionalGeneration:
+    torch.manual_seed(0)
+    return LlavaForConditionalGeneration(
+        LlavaConfig(
+            vision_config=CLIPVisionConfig(
+                hidden_size=1024,
+                intermediate_size=4096,
+                num_hidden_layers=24,
+                num_attention_heads=16,
+                image_size=336,
+                patch_size=14,
+                projection_dim=768,
+            ),
+            text_config=LlamaConfig(
+                hidden_size=4096,
+                intermediate_size=64,
+                num_hidden_layers=1,
+                num_attention_heads=32,
+                vocab_size=64,
+            ),
+            image_token_index=63,
+        )
+    ).eval()
+
+
+def main() -> None:
+    model = vision_side()
+    base, pixels = model.model, torch.randn(1, 3, 336, 336)
+    method = prumerge.make("prumerge:keep=40")
+
+    def reduced() -> list[torch.Tensor]:
+        tokens = llava.encode(base, {"pixel_values": pixels})
+        return llava.project(base, [method(one).apply(one) for one in tokens])
+
+    def untouched() -> list[torch.Tensor]:
+        return model.get_image_features(pixel_values=pixels, return_dict=True).pooler_output
+
+    with torch.inference_mode():
+        [everything] = llava.project(
+            base, [one.features for one in llava.encode(base, {"pixel_values": pixels})]
+        )
+        assert torch.equal(everything, untouched()[0])
+        times = rounds({"untouched_ms": untouched, "prumerge_ms": reduced}, count=15)
+    save("encoder", {**times, "prumerge_over_untouched": times["prumerge_ms"] / times["untouched_ms"]})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Timing as every benchmark here does it: alternatives take turns in one process, medians, machine and versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def rounds(alternatives: dict[str, Callable[[], Any]], count: int, *, each: int = 1) -> dict[str, float]:
+    """Median milliseconds of each alternative over `count` rounds in which all take turns, `each` calls at a time."""
+    times: dict[str, list[float]] = {name: [] for name in alternatives}
+    for call in alternatives.values():
+        call()
+    for _ in range(count):
+        for name, call in alternatives.items():
+            start = time.perf_counter()
+            for _ in range(each):
+                call()
+            times[name].append((time.perf_counter() - start) / each * 1000)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def save(name: str, result: dict[str, Any]) -> None:
+    """Write `results/NAME.json` with the machine, versions and date, and print it."""
+    import torch
+
+    result = {
+        **result,
+        "machine": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{
+                package: importlib.metadata.version(package)
+                for package in ("torch", "transformers", "prumerge")
+            },
+        },
+        "date": date.today().isoformat(),
+    }
+    text = json.dumps(result, indent=2) + "\n"
+    (RESULTS / f"{name}.json").write_text(text)
+    print(text)
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,104 @@
+"""From a name to a model, from a path to a picture, from both to inputs."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging
+
+from prumerge.models import check_sees
+
+SMALLEST_SIDE, MOST_PIXELS = 14, 100_000_000
+
+
+def load(name: str = "tiny", **options: Any) -> tuple[Any, Any]:
+    """A vision-language model and its processor, ready to generate.
+
+    `name` is `"tiny"` (the embedded model: nothing to download), a Hugging Face id such as
+    `"llava-hf/llava-1.5-7b-hf"`, or a checkpoint folder. `options` go to `from_pretrained` (dtype,
+    device_map, quantization_config, ...); without a dtype the checkpoint's own is taken.
+
+    Raises ValueError if there is no such model, it cannot see pictures, or its family is not supported.
+    """
+    if name == "tiny":
+        from prumerge.tiny import WEIGHTS
+
+        name, options = str(WEIGHTS), {"dtype": torch.float32, **options}
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"there is no model to load at {name!r}: it must be 'tiny', a folder with a config.json, or a "
+            f"Hugging Face id that can be reached ({_first_line(error)})"
+        ) from error
+    check_sees(config)
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # that torchvision is not there is no news
+    try:
+        processor = AutoProcessor.from_pretrained(name)
+        model = AutoModelForImageTextToText.from_pretrained(name, **{"dtype": "auto", **options})
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the checkpoint {name!r} is not complete: {_first_line(error)}") from error
+    finally:
+        logging.set_verbosity(level)
+    processor.tokenizer.padding_side = "left"
+    return model.eval(), processor
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """A picture from disk in RGB, turned upright, transparency on white; of an animation the first frame.
+
+    Raises ValueError, naming the file and what is wrong with it, for anything a model cannot be shown.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no picture at {str(path)!r}")
+    if not path.stat().st_size:
+        raise ValueError(f"{str(path)!r} is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # checked below
+            image: Image.Image = Image.open(path)
+            width, height = image.size
+            if width * height > MOST_PIXELS:
+                raise Image.DecompressionBombError
+            image.load()
+    except Image.DecompressionBombError:
+        raise ValueError(
+            f"{str(path)!r} has more than {MOST_PIXELS // 10**6} megapixels; scale it down, "
+            "the model looks at a few hundred pixels a side"
+        ) from None
+    except UnidentifiedImageError:
+        raise ValueError(f"{str(path)!r} is no picture that Pillow can read (JPEG, PNG, WebP, ...)") from None
+    except (OSError, SyntaxError, EOFError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} is damaged or cut short ({_first_line(error)})") from None
+    if min(width, height) < SMALLEST_SIDE:
+        raise ValueError(
+            f"{str(path)!r} is {width} x {height} pixels; a picture needs at least {SMALLEST_SIDE} a side"
+        )
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def prepare(processor: Any, image: Image.Image, question: str) -> Any:
+    """Inputs for one question about one picture, by the processor's chat template or LLaVA 1.5's prompt."""
+    if processor.chat_template:
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        prompt = processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+    else:
+        prompt = f"USER: <image>\n{question} ASSISTANT:"
+    return processor(images=image, text=prompt, return_tensors="pt")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
