@@ -2,8 +2,8 @@
 
     python benchmarks/accuracy.py [--questions 600] [--tokens 36]
 
-Training-free: the model was trained on all tokens or uniformly drawn ones. Exact match; every method answers the same
-questions about the same pictures, so differences are paired, with 95 % bootstrap intervals.
+Training-free: the model was trained on all tokens or uniformly drawn ones. Exact match; every method answers
+the same questions about the same pictures, so differences are paired, with 95 % bootstrap intervals.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Pictures to language-model embeddings: the untouched `get_image_features` beside encode + PruMerge + project.
+"""Pictures to embeddings: the untouched `get_image_features` beside encode + PruMerge + project.
 
-A LLaVA-1.5-7B vision side (CLIP ViT-L/14 at 336 px, random weights, MLP projector to 4096); the language model is
-a stub, it does not take part.
+A LLaVA-1.5-7B vision side (CLIP ViT-L/14 at 336 px, random weights, MLP projector to 4096); the language
+model is a stub, it does not take part.
 """
 
 from __future__ import annotations

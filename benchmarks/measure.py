@@ -1,4 +1,4 @@
-"""Timing as every benchmark here does it: alternatives take turns in one process, medians, machine and versions."""
+"""Timing as every benchmark here does it: alternatives take turns in one process, and medians count."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def rounds(alternatives: dict[str, Callable[[], Any]], count: int, *, each: int = 1) -> dict[str, float]:
-    """Median milliseconds of each alternative over `count` rounds in which all take turns, `each` calls at a time."""
+def rounds(alternatives: dict[str, Callable[[], Any]], count: int) -> dict[str, float]:
+    """Median milliseconds of each alternative over `count` rounds in which all take turns."""
     times: dict[str, list[float]] = {name: [] for name in alternatives}
     for call in alternatives.values():
         call()
     for _ in range(count):
         for name, call in alternatives.items():
             start = time.perf_counter()
-            for _ in range(each):
-                call()
-            times[name].append((time.perf_counter() - start) / each * 1000)
+            call()
+            times[name].append((time.perf_counter() - start) * 1000)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

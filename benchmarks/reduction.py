@@ -1,8 +1,9 @@
-"""PruMerge on one image of 576 x 1024 tokens, about 40 kept, beside its own three matrix products and a plain loop.
+"""PruMerge on one image of 576 x 1024 tokens, about 40 kept, beside its own three matrix products and loops.
 
-The lower bound: similarity of the kept tokens [40, 1024] x [1024, 576], class attention [1, 1024] x [1024, 577], and
-merging [41, 576] x [576, 1024]. The loops are direct readings of the algorithm: `pairs` compares one token with one
-other at a time, `rows` one kept token with all others at once, as the official code does.
+The lower bound: similarity of the kept tokens [40, 1024] x [1024, 576], class attention [1, 1024] x
+[1024, 577], and merging [41, 576] x [576, 1024]. The loops are direct readings of the algorithm: `pairs`
+compares one token with one other at a time, `rows` one kept token with all others at once, as the official
+code does.
 """
 
 from __future__ import annotations

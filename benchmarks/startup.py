@@ -1,4 +1,4 @@
-"""Seconds until `prumerge --help` and `prumerge methods` are done, beside an empty Python and `import torch`."""
+"""Time of `prumerge --help` and `prumerge methods`, beside an empty Python and `import torch`."""
 
 from __future__ import annotations
 

@@ -63,11 +63,11 @@ def open_image(path: str | Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # checked below
-            image: Image.Image = Image.open(path)
-            width, height = image.size
-            if width * height > MOST_PIXELS:
-                raise Image.DecompressionBombError
-            image.load()
+            with Image.open(path) as opened:
+                width, height = opened.size
+                if width * height > MOST_PIXELS:
+                    raise Image.DecompressionBombError
+                image = ImageOps.exif_transpose(opened)
     except Image.DecompressionBombError:
         raise ValueError(
             f"{str(path)!r} has more than {MOST_PIXELS // 10**6} megapixels; scale it down, "
@@ -81,7 +81,8 @@ def open_image(path: str | Path) -> Image.Image:
         raise ValueError(
             f"{str(path)!r} is {width} x {height} pixels; a picture needs at least {SMALLEST_SIDE} a side"
         )
-    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits of grey, of which Pillow would cut off the bright part
+        image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -106,6 +106,11 @@ def complement(index: Int[Tensor, "M"], count: int) -> Bool[Tensor, "count"]:
     return torch.ones(count, dtype=torch.bool, device=index.device).index_fill_(0, index, False)
 
 
+def places(where: Bool[Tensor, "N"], count: int) -> Int[Tensor, "count"]:
+    """The places that are True, in order, when their `count` is known: without waiting for the device."""
+    return where.int().argsort(descending=True, stable=True)[:count]
+
+
 def evenly(count: int, among: int, device: torch.device) -> Int[Tensor, "count"]:
     """`count` different places spread evenly over 0 to `among` - 1, each in the middle of its share."""
     return (torch.arange(count, device=device) * 2 + 1) * among // max(2 * count, 1)

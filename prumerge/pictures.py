@@ -15,6 +15,7 @@ from prumerge import ops
 from prumerge.tokens import Reduction, VisualTokens
 
 _PANEL, _GAP, _CAPTION = 480, 12, 34
+_PALE = (0.92, 0.92, 0.92)
 
 
 def show(
@@ -23,8 +24,8 @@ def show(
     """The picture | the patches that were kept | who absorbed what; a video has a row for each frame.
 
     The picture is cropped to the grid's shape around its centre, as CLIP's image processor does. In the third
-    panel patches of one colour went into the same token (the strongest one that took them; outlined), patches
-    without colour went nowhere.
+    panel patches of one colour went into the same token (the strongest one that took them; what is left is
+    outlined). Pale patches went nowhere, or into one token for all the rest such as PruMerge's extra token.
     """
     frames, rows, columns = grid
     images = [image] if isinstance(image, Image.Image) else list(image)
@@ -109,22 +110,22 @@ def _spread(cells: np.ndarray, cell: int) -> np.ndarray:
     return cells.repeat(cell, axis=0).repeat(cell, axis=1)
 
 
-def _blend(pixels: np.ndarray, colour: np.ndarray, share: float) -> UInt8[np.ndarray, "H W 3"]:
-    return (pixels * (1 - share) + colour * share).astype(np.uint8)
-
-
 def _keep(pixels: np.ndarray, kept: np.ndarray, cell: int) -> UInt8[np.ndarray, "H W 3"]:
-    faded = _blend(pixels, np.array([235, 235, 235]), 0.82)
+    faded = (pixels * 0.18 + np.array(_PALE) * 255 * 0.82).astype(np.uint8)
     return np.where(_spread(kept, cell)[..., None], pixels, faded)
 
 
 def _merge(pixels: np.ndarray, owner: np.ndarray, cell: int) -> UInt8[np.ndarray, "H W 3"]:
     # Neighbouring numbers get hues far apart: steps of the golden ratio around the circle.
     palette = [colorsys.hsv_to_rgb(number * 0.618 % 1, 0.85, 0.95) for number in range(int(owner.max()) + 1)]
-    colours = np.array([*palette, (0.92, 0.92, 0.92)]) * 255
-    grey = pixels.mean(axis=2, keepdims=True)
-    share = np.where(_spread(owner, cell)[..., None] < 0, 0.82, 0.6)
-    return (grey * (1 - share) + _spread(colours[owner], cell) * share).astype(np.uint8)
+    colours = np.array([*palette, _PALE]) * 255
+    taken = np.bincount(owner[owner >= 0], minlength=len(palette))
+    colours[:-1][taken > owner.size / 2] = np.array(_PALE) * 255
+    pale = (colours[owner] == colours[-1]).all(-1)
+    share = np.where(_spread(pale, cell)[..., None], 0.82, 0.6)
+    return (pixels.mean(axis=2, keepdims=True) * (1 - share) + _spread(colours[owner], cell) * share).astype(
+        np.uint8
+    )
 
 
 def _outline(sheet: Image.Image, kept: np.ndarray, cell: int, left: int, top: int) -> None:

@@ -21,21 +21,22 @@ class PruMergePlus(AttentionMerging):
     """
 
     def choose(self, scores: Float[Tensor, "N"]) -> Int[Tensor, "M"]:
-        available = len(scores)
         if self.keep is not None:
-            return self._fixed(scores, self.count(available))
-        count = ops.outlier_count(scores, self.iqr)
-        important = ops.top(scores, count)
-        stride = max(2, available // count // 3)
-        samples = torch.arange(0, available - 1, stride, device=scores.device)
+            return self._half_and_half(scores, self.count(len(scores)))
+        # Two lengths depend on the data; on the CPU they cost one wait for the device.
+        return self._adaptive(scores.cpu()).to(scores.device)
+
+    def _adaptive(self, scores: Float[Tensor, "N"]) -> Int[Tensor, "M"]:
+        available, outliers = len(scores), ops.outlier_count(scores, self.iqr)
+        important = ops.top(scores, outliers)
+        samples = torch.arange(0, available - 1, step=max(2, available // outliers // 3))
         samples = samples[ops.complement(important, available)[samples]]
-        total = count + len(samples)
-        if (bounded := self.bounded(total, available)) != total:
-            return self._fixed(scores, bounded)
+        total = self.bounded(outliers + len(samples), available)
+        if total != outliers + len(samples):
+            return self._half_and_half(scores, total)
         return torch.cat([important, samples])
 
-    def _fixed(self, scores: Float[Tensor, "N"], count: int) -> Int[Tensor, "count"]:
-        samples = count // 2
-        important = ops.top(scores, count - samples)
-        others = ops.complement(important, len(scores)).nonzero().flatten()
-        return torch.cat([important, others[ops.evenly(samples, len(others), scores.device)]])
+    def _half_and_half(self, scores: Float[Tensor, "N"], total: int) -> Int[Tensor, "total"]:
+        important = ops.top(scores, total - total // 2)
+        others = ops.places(ops.complement(important, len(scores)), len(scores) - len(important))
+        return torch.cat([important, others[ops.evenly(total // 2, len(others), scores.device)]])

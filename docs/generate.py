@@ -1,0 +1,145 @@
+"""Write the generated parts of the documents, from code and results: what stands between
+`<!-- NAME -->` and `<!-- end -->`.
+
+python docs/generate.py           # write
+python docs/generate.py --check   # exit 1 if anything is stale
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from prumerge.catalogue import entries, entry
+from prumerge.cli import app
+from prumerge.models import families
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "methods.md"]
+
+
+def methods() -> str:
+    rows = ["| method | what it does | reads | adaptive |", "|---|---|---|---|"]
+    for one in entries():
+        name = f"[`{one.name}`]({one.paper})" if one.paper else f"`{one.name}`"
+        rows.append(f"| {name} | {one.summary} | {one.needs} | {'yes' if one.adaptive else ''} |")
+    return "\n".join(rows)
+
+
+def options() -> str:
+    """Every method with its options."""
+    parts = []
+    for one in entries():
+        rows = [
+            f"## {one.name}",
+            "",
+            one.description,
+            "",
+            "| option | values | default | meaning |",
+            "|---|---|---|---|",
+        ]
+        for option in one.options:
+            values = option.type.replace("|", "\\|")
+            rows.append(f"| `{option.name}` | {values} | {option.default} | {option.meaning} |")
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def supported() -> str:
+    return "Model families so far: " + ", ".join(f"`{name}`" for name in families()) + "."
+
+
+def command_line() -> str:
+    text = CliRunner().invoke(app, ["--help"], terminal_width=100).output.strip()
+    return f"```text\n$ prumerge --help\n{text}\n```"
+
+
+def accuracy() -> str:
+    result = _result("accuracy")
+    names = list(result["right"]["none"])
+    rows = [f"| method | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
+    for spec, row in result["right"].items():
+        rows.append(f"| `{spec}` | " + " | ".join(f"{value:.1f}" for value in row.values()) + " |")
+    gaps = [
+        f"{name} {gap['points']:+.1f} points (95 % interval {gap['low']:+.1f} to {gap['high']:+.1f})"
+        for name, gap in result["differences"].items()
+    ]
+    note = (
+        f"{result['questions']} held-out questions, % right, {result['tokens']} visual tokens for "
+        f"every method but `none` (576), {result['date']}. Paired differences: {'; '.join(gaps)}."
+    )
+    return "\n".join([*rows, "", note])
+
+
+def speed() -> str:
+    reduction, encoder, startup = (_result(name) for name in ("reduction", "encoder", "startup"))
+    machine = (
+        f"{reduction['machine']['processor']}, {reduction['machine']['threads']} threads, {reduction['date']}"
+    )
+    rows = [
+        "| measured | result | against |",
+        "|---|---|---|",
+        f"| PruMerge, 576 x 1024 tokens, {reduction['kept']} kept | {reduction['prumerge_ms']:.2f} ms | "
+        f"{reduction['prumerge_over_products']:.2f} x its three matrix products; "
+        f"1/{reduction['pairs_over_prumerge']:.0f} of a loop over token pairs, "
+        f"1/{reduction['rows_over_prumerge']:.0f} of a loop over kept tokens |",
+        f"| CLIP ViT-L/14-336 + PruMerge + projector | {encoder['prumerge_ms']:.0f} ms | "
+        f"{encoder['prumerge_over_untouched']:.3f} x the untouched `get_image_features` |",
+        f"| `prumerge --help` | {startup['help_ms']:.0f} ms | `import torch` alone: "
+        f"{startup['import_torch_ms']:.0f} ms |",
+    ]
+    return "\n".join([*rows, "", f"Medians of interleaved rounds on {machine}."])
+
+
+def differences() -> str:
+    """The options in which the paper's text and its official code differ."""
+    rows = ["| option | meaning |", "|---|---|"]
+    rows += [
+        f"| `{option.name}` | {option.meaning} |"
+        for option in entry("prumerge").options
+        if "(code" in option.meaning or ", code)" in option.meaning
+    ]
+    return "\n".join(rows)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    block.__name__: block
+    for block in (methods, options, supported, command_line, accuracy, speed, differences)
+}
+
+
+def _result(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def fresh(text: str) -> str:
+    """A document with every generated block written anew."""
+    pattern = re.compile(r"<!-- (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+    return pattern.sub(lambda found: f"<!-- {found[1]} -->\n{BLOCKS[found[1]]()}\n<!-- end -->", text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = []
+    for document in DOCUMENTS:
+        text = document.read_text()
+        if (new := fresh(text)) != text:
+            stale.append(str(document.relative_to(ROOT)))
+            if not check:
+                document.write_text(new)
+    if stale:
+        print("stale, run `make docs`:" if check else "written:", ", ".join(stale))
+    sys.exit(1 if check and stale else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Runs before prumerge is imported: its annotations, tensor shapes included, are checked in every test."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test downloads anything
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import jaxtyping
+
+jaxtyping.install_import_hook("prumerge", "annotations.check")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from builders import llava  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+torch.set_num_threads(1)
+settings.register_profile("repeatable", deadline=None, derandomize=True, database=None, max_examples=60)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture
+def model():
+    """A small LLaVA with random weights: 16 visual tokens a picture."""
+    return llava()
+
+
+@pytest.fixture
+def unchecked():
+    """Annotations are not checked: what users see who pass something wrong."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

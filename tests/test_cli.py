@@ -1,0 +1,148 @@
+"""The command line as a user meets it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+import prumerge
+from prumerge.cli import main
+from prumerge.tiny import samples
+
+SAMPLE = str(samples()[0].path)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command in this process: exit code, stdout, stderr."""
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["prumerge", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        code = stopped.value.code or 0
+        return (code, *capsys.readouterr())
+
+    return command
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["methods"], ["methods", "prumerge"], ["answer", "--help"]]
+)
+def test_help_and_tables_do_not_import_torch(arguments):
+    program = (
+        f"import sys; sys.argv = ['prumerge', *{arguments}]\n"
+        "from prumerge.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "assert not {'torch', 'transformers', 'PIL'} & set(sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stderr == ""
+
+
+def test_methods_lists_every_method(run):
+    code, out, _ = run("methods", "--json")
+    assert code == 0
+    assert [one["name"] for one in json.loads(out)] == list(prumerge.names())
+
+
+def test_answer_prints_the_answer_alone(run):
+    code, out, _ = run("answer", SAMPLE, "is there a star?")
+    assert code == 0
+    assert out.strip() in {"yes", "no"}
+
+
+def test_answer_as_json_counts_tokens_and_times_stages(run):
+    code, out, _ = run("answer", SAMPLE, "is there a star?", "--reducer", "spatial", "--keep", "40", "--json")
+    row = json.loads(out)
+    assert code == 0
+    assert (row["method"], row["visual_tokens"]) == ("spatial:keep=40", 40)
+    assert min(row["encode_ms"], row["reduce_ms"], row["prefill_ms"], row["decode_ms"]) >= 0
+    assert row["prefill_ms"] > 0
+
+
+def test_compare_puts_the_untouched_model_beside_the_reduced_one(run):
+    _, out, _ = run("answer", SAMPLE, "is there a star?", "--compare", "--json")
+    untouched, reduced = json.loads(out)
+    assert (untouched["method"], untouched["visual_tokens"]) == ("untouched", 576)
+    assert (reduced["method"], reduced["visual_tokens"] < 200) == ("prumerge", True)
+    _, table, _ = run("answer", SAMPLE, "is there a star?", "--compare")
+    assert "untouched" in table
+    assert "prefill ms" in table
+
+
+def test_show_writes_the_picture_and_nothing_else(run, tmp_path):
+    code, out, _ = run("show", SAMPLE, "-o", tmp_path / "kept.png", "--reducer", "prumerge:k=auto")
+    assert code == 0
+    assert "of 576 visual tokens left" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.png"]
+    assert Image.open(tmp_path / "kept.png").width > 1000
+
+
+def test_plot_attention_writes_the_figure(run, tmp_path):
+    code, out, _ = run("plot-attention", SAMPLE, "-o", tmp_path / "attention.png", "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert len(report["attention"]) == 576
+    assert 0 < report["fence"] < max(report["attention"])
+    assert (tmp_path / "attention.png").stat().st_size > 10_000
+
+
+def test_a_picture_of_ones_own_goes_through_answer_and_show(run, tmp_path):
+    Image.effect_noise((500, 211), 60).convert("RGB").save(tmp_path / "own.webp")
+    assert run("answer", tmp_path / "own.webp", "what is this?")[0] == 0
+    assert run("show", tmp_path / "own.webp", "-o", tmp_path / "kept.jpg")[0] == 0
+
+
+def test_demo_answers_every_sample_question_and_draws_each_picture(run, tmp_path):
+    code, out, _ = run("demo", "-o", tmp_path / "demo", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert len(rows) == sum(len(sample.questions) for sample in samples())
+    assert len(list((tmp_path / "demo").glob("*.png"))) == len(samples())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["answer", "nowhere.png", "why?"], "there is no picture at 'nowhere.png'"),
+        (["answer", __file__, "why?"], "is no picture"),
+        (
+            ["answer", SAMPLE, "why?", "--reducer", "prune"],
+            "there is no method 'prune'; choose one of: none, pool",
+        ),
+        (["answer", SAMPLE, "why?", "--reducer", "prumerge:x=1"], "prumerge has no option 'x'; it has: keep"),
+        (["answer", SAMPLE, "why?", "--keep", "0"], "keep must be at least 1"),
+        (["answer", SAMPLE, "why?", "--keep", "-3"], "keep must be at least 1"),
+        (["answer", SAMPLE, "why?", "--keep", "nan"], "keep"),
+        (["answer", SAMPLE, "why?", "--keep", "1.5"], "keep is a whole number of visual tokens or a share"),
+        (["answer", SAMPLE, "why?", "--keep", "577"], "keep is more than the 576 visual tokens"),
+        (["answer", SAMPLE, "why?", "--model", "no/where"], "there is no model to load at 'no/where'"),
+        (["answer", SAMPLE, "why?", "--device", "abacus"], "there is no device 'abacus'"),
+        (["answer", SAMPLE, "why?", "--max-new-tokens", "0"], "0 is not in the range"),
+        (["show", SAMPLE, "-o", "no/folder/kept.png"], "the folder 'no/folder' does not exist"),
+        (["show", SAMPLE, "-o", "kept.txt"], "must end in .png"),
+        (["plot-attention", SAMPLE, "--heads", "two"], "heads must be 'joint' or 'split'"),
+        (["plot-attention", SAMPLE, "--iqr", "-1"], "-1.0 is not in the range"),
+        (["methods", "prune"], "there is no method 'prune'"),
+        (["answer", SAMPLE], "Missing argument"),
+        (["nothing"], "No such command"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(run, monkeypatch, tmp_path, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_leaves_an_older_picture_as_it_was(run, tmp_path):
+    (tmp_path / "kept.png").write_bytes(b"older")
+    assert run("show", SAMPLE, "-o", tmp_path / "kept.png", "--keep", "9999")[0] == 2
+    assert (tmp_path / "kept.png").read_bytes() == b"older"
+    assert len(list(tmp_path.iterdir())) == 1
