@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
-from transformers.generation.streamers import BaseStreamer
 
 from prumerge.loading import prepare
 from prumerge.models import unwrap
 from prumerge.reducer import Reducer
 from prumerge.splice import encode, splice
+from prumerge.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -51,25 +49,25 @@ def answer(
 ) -> Answer:
     """Answer greedily; without a reducer the model is left untouched, its own encoder included."""
     inputs = prepare(processor, image, question).to(model.device)
-    clock = _Clock(model.device)
+    watch = Stopwatch(model.device)
     if reducer is None:
         base = unwrap(model).base_model
         features = base.get_image_features(pixel_values=inputs["pixel_values"], return_dict=True)
         prompt = {name: value for name, value in inputs.items() if name != "pixel_values"}
         prompt["mm_encoder_outputs"] = {"image": features}
-        encode_ms, reduce_ms = clock.lap(), 0.0
+        encode_ms, reduce_ms = watch.lap(), 0.0
     else:
         tokens = encode(model, inputs)
-        encode_ms = clock.lap()
+        encode_ms = watch.lap()
         chosen = [(one, reducer(one)) for one in tokens]
-        reduce_ms = clock.lap()
+        reduce_ms = watch.lap()
         prompt = splice(model, inputs, chosen)
-        encode_ms += clock.lap()  # nearly all of it the projector
+        encode_ms += watch.lap()  # nearly all of it the projector
     ids = prompt["input_ids"]
-    clock.lap()
-    generated = model.generate(**prompt, max_new_tokens=max_new_tokens, do_sample=False, streamer=clock)
+    watch.lap()
+    generated = model.generate(**prompt, max_new_tokens=max_new_tokens, do_sample=False, streamer=watch)
     new = generated[0, ids.shape[1] :]
-    first = clock.laps[1] if len(clock.laps) > 1 else clock.laps[-1]
+    first = watch.laps[1] if len(watch.laps) > 1 else watch.laps[-1]
     return Answer(
         method="untouched" if reducer is None else str(reducer),
         answer=processor.decode(new, skip_special_tokens=True).strip(),
@@ -79,31 +77,5 @@ def answer(
         encode_ms=encode_ms,
         reduce_ms=reduce_ms,
         prefill_ms=first,
-        decode_ms=clock.laps[-1] - first,
+        decode_ms=watch.laps[-1] - first,
     )
-
-
-class _Clock(BaseStreamer):
-    """Milliseconds between laps, the device's work included; as a streamer, until each token."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.laps: list[float] = []
-        self.since = time.perf_counter()
-
-    def lap(self) -> float:
-        passed = self._passed()
-        self.since = time.perf_counter()
-        return passed
-
-    def put(self, value: Tensor) -> None:
-        """Transformers hands over the prompt first, then each token as it comes."""
-        self.laps.append(self._passed())
-
-    def end(self) -> None:
-        self.laps.append(self._passed())
-
-    def _passed(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return (time.perf_counter() - self.since) * 1000

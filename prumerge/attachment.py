@@ -28,13 +28,13 @@ def attach(model: nn.Module, reducer: str | Reducer) -> Attachment:
 
     `generate` returns the caller's prompt followed by the answer, and a cache that it filled may be used for
     a second turn that continues the same prompt. `forward` returns logits for the shorter prompt; the loss is
-    right, since labels are cut alike.
+    right, since labels are cut alike, and later steps on its cache may bring the caller's full-length mask.
 
     It cannot take `inputs_embeds` with pictures, add a picture to a cache that is not empty, or propose
     tokens by prompt look-up; these raise ValueError. Pickling or saving the model does not keep it attached.
     """
     inner = unwrap(model)
-    if "_prumerge" in vars(inner):
+    if vars(inner).get("_prumerge"):
         raise ValueError(
             f"a method is attached to this model already ({inner._prumerge.reducer}); detach it first"
         )
@@ -49,10 +49,10 @@ class Attachment:
         self.reducer = reducer
         self.tokens: list[tuple[int, int]] = []
         """Visual tokens before and after, for each picture of the latest call."""
-        self._before = {name: getattr(model, name) for name in _METHODS}
+        self._before = {name: getattr(model, name) for name in _METHODS if hasattr(model, name)}
         self._own = {name: vars(model)[name] for name in _METHODS if name in vars(model)}
         model._prumerge = self
-        for name in _METHODS:
+        for name in self._before:
             setattr(model, name, _method(model, name))
 
     def __enter__(self) -> Attachment:
@@ -70,10 +70,29 @@ class Attachment:
             vars(self.model).pop(name, None)
         vars(self.model).update(self._own)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles as None: a model that was saved comes back without its attachment."""
+        return type(None), ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Attachment:
+        """A copied model has an attachment of its own."""
+        memo[id(self)] = new = object.__new__(Attachment)
+        vars(new).update(copy.deepcopy(vars(self), memo))
+        return new
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         original = self._before["forward"]
         kwargs |= zip(inspect.signature(original).parameters, args, strict=False)
-        return original(**self._reduced(kwargs)) if has_pictures(kwargs) else original(**kwargs)
+        cache = kwargs.get("past_key_values")
+        if not has_pictures(kwargs):
+            memory: _Prompt | None = getattr(cache, "_prumerge", None)
+            return original(**(memory.step(kwargs, cache.get_seq_length()) if memory else kwargs))
+        reduced = self._reduced(kwargs)
+        output = original(**reduced)
+        cache = getattr(output, "past_key_values", cache)
+        if cache is not None:
+            cache._prumerge = _Prompt(kwargs["input_ids"], reduced["input_ids"], reduced["attention_mask"])
+        return output
 
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -135,6 +154,18 @@ class _Prompt:
         later["input_ids"] = torch.cat([self.short, new], dim=1)
         later["attention_mask"] = torch.cat([self.mask, new_mask], dim=1)
         return later
+
+    def step(self, inputs: dict[str, Any], cached: int) -> dict[str, Any]:
+        """A later `forward` on the cache: a mask of the caller's full length becomes one of what was read."""
+        ids, mask = inputs.get("input_ids"), inputs.get("attention_mask")
+        removed = self.full.shape[1] - self.short.shape[1]
+        if ids is None or mask is None or mask.ndim != 2 or mask.shape[1] != cached + ids.shape[1] + removed:
+            return inputs
+        before, after = mask.split([self.full.shape[1], mask.shape[1] - self.full.shape[1]], dim=1)
+        inputs["attention_mask"] = torch.cat([self.mask, after], dim=1)
+        if (positions := inputs.get("position_ids")) is not None:
+            inputs["position_ids"] = positions - (before.sum(1) - self.mask.sum(1))[:, None]
+        return inputs
 
     def restored(self, ids: Tensor, length: int, answer: Any, cache: Any) -> Any:
         """What `generate` returned with the caller's prompt in place of the short one; the cache remembers

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -96,7 +96,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Draw which visual tokens a method keeps, and which token absorbed which."""
-    with _written(output) as draft:
+    with _drawn(output) as draft:
         with _status("loading"):
             from prumerge.loading import open_image
             from prumerge.pictures import show as draw
@@ -127,7 +127,7 @@ def plot_attention(
     as_json: JsonOption = False,
 ) -> None:
     """Plot the class attention of every visual token and the outlier fence (the paper's figure 3a)."""
-    with _written(output) as draft:
+    with _drawn(output) as draft:
         with _status("loading"):
             from prumerge import ops
             from prumerge.loading import open_image
@@ -232,6 +232,57 @@ def demo(
     print(f"What was kept and merged: {', '.join(dict.fromkeys(row['picture'] for row in rows))}")
 
 
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Option("--output", "-o", help="Folder of answers and reports.")] = Path(
+        "evaluation"
+    ),
+    reducer: Annotated[
+        str, typer.Option(help="Methods, separated by commas; none and random always take part.")
+    ] = "prumerge,prumerge_plus,topk,spatial,pool,sequential",
+    keep: Annotated[
+        str,
+        typer.Option(help="Budgets of visual tokens, separated by commas; auto: the method's own choice."),
+    ] = "36,144,auto",
+    benchmark: Annotated[str, typer.Option(help="Benchmarks, separated by commas.")] = "all",
+    questions: Annotated[int, typer.Option(min=12, help="Questions in each benchmark.")] = 500,
+    quick: Annotated[bool, typer.Option("--quick", help="48 questions each, at 36 tokens only.")] = False,
+    model: ModelOption = "tiny",
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Accuracy against visual tokens on six mini-benchmarks; a run that was stopped goes on where it was."""
+    _need("scipy", "evaluate")
+    if quick:
+        keep, questions = "36", 48
+    with _status("loading"):
+        from prumerge.evaluate.harness import Plan, run
+        from prumerge.evaluate.records import Log
+
+        plan = Plan.read(reducer, keep, benchmark, questions)
+        loaded, processor = _load(model, device)
+    with Log(folder / "answers.jsonl", plan.settings(model)) as log:
+        if log.repaired:
+            print("an unfinished last answer was cut off, it is asked again", file=sys.stderr)
+        with _progress("answering") as track:
+            run(loaded, processor, plan, log, track)
+        _report(folder, log.records, as_json)
+
+
+@app.command()
+def rescore(
+    folder: Annotated[Path, typer.Argument(help="A folder that `prumerge evaluate` wrote.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Score saved answers again and write the reports anew, without a model."""
+    _need("scipy", "evaluate")
+    from prumerge.evaluate.records import read
+    from prumerge.evaluate.report import rescored
+
+    _, records = read(folder / "answers.jsonl")
+    _report(folder, [rescored(record) for record in records], as_json)
+
+
 def main() -> None:
     """Run a command; what a user can mend is one sentence and exit code 2, never a traceback."""
     try:
@@ -278,12 +329,19 @@ def _look(model: Any, processor: Any, image: Any, method: Any) -> tuple[Any, Any
 
 
 @contextmanager
+def _drawn(path: Path) -> Iterator[Path]:
+    """`_written` for a picture."""
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ValueError(f"{str(path)!r} must end in .png, .jpg or .webp")
+    with _written(path) as draft:
+        yield draft
+
+
+@contextmanager
 def _written(path: Path) -> Iterator[Path]:
     """A path to write to that becomes `path` only when all went well: nothing is ever half written."""
     if not path.parent.is_dir():
         raise ValueError(f"the folder {str(path.parent)!r} does not exist; make it first")
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise ValueError(f"{str(path)!r} must end in .png, .jpg or .webp")
     handle, draft = tempfile.mkstemp(suffix=path.suffix, prefix=".prumerge-", dir=path.parent)
     os.close(handle)
     try:
@@ -292,6 +350,14 @@ def _written(path: Path) -> Iterator[Path]:
         os.replace(draft, path)
     finally:
         Path(draft).unlink(missing_ok=True)
+
+
+def _need(package: str, extra: str) -> None:
+    """Say how to install what a command needs beyond the core, before any work is done."""
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        raise ModuleNotFoundError(f"this needs {package}; install it with: pip install 'prumerge[{extra}]'")
 
 
 def _table(*columns: str) -> Table:
@@ -323,3 +389,48 @@ def _status(message: str) -> Any:
     from rich.console import Console
 
     return Console(stderr=True).status(f"{message} ...")
+
+
+@contextmanager
+def _progress(message: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar with the time that is left, on stderr; called with what was done and the total."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(message), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(message)
+        yield lambda done, total: progress.update(task, advance=done, total=total)
+
+
+def _report(folder: Path, records: list[Any], as_json: bool) -> None:
+    """Write table.csv, summary.json and pareto.png, and print the table."""
+    from dataclasses import asdict
+
+    from prumerge.evaluate import report
+
+    groups = report.by_method(records)
+    rows, pairs = report.summarise(groups), report.rivals(groups)
+    summary = {"methods": [asdict(row) for row in rows], "rivals": [asdict(pair) for pair in pairs]}
+    files = {"table.csv": report.as_csv(rows), "summary.json": json.dumps(summary, indent=2) + "\n"}
+    for name, text in files.items():
+        with _written(folder / name) as draft:
+            draft.write_text(text, encoding="utf-8")
+    with _written(folder / "pareto.png") as draft:
+        report.pareto(rows).savefig(draft, dpi=150)
+    if as_json:
+        _print_json(summary)
+        return
+    table = _table("method", "tokens", *rows[0].scores, "% right", "against none", "p", "flips %")
+    for row in rows:
+        gap = row.against_none
+        spread = f" ({row.tokens_low:.0f}-{row.tokens_high:.0f})" if row.tokens_low < row.tokens_high else ""
+        cells = [f"{score:.1f}" for score in (*row.scores.values(), row.accuracy)]
+        if gap:
+            interval = f"{gap.difference:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]"
+            cells += [interval, f"{gap.p:.2g}", f"{gap.flips:.1f}"]
+        table.add_row(row.method, f"{row.tokens:.0f}{spread}", *cells)
+    _print(table)
+    for pair in pairs:
+        print(pair.sentence())
+    print(f"answers, table.csv, summary.json and pareto.png are in {folder}")

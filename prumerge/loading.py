@@ -25,7 +25,8 @@ def load(name: str = "tiny", **options: Any) -> tuple[Any, Any]:
 
     Raises ValueError if there is no such model, it cannot see pictures, or its family is not supported.
     """
-    if name == "tiny":
+    is_tiny = name == "tiny"
+    if is_tiny:
         from prumerge.tiny import WEIGHTS
 
         name, options = str(WEIGHTS), {"dtype": torch.float32, **options}
@@ -37,8 +38,10 @@ def load(name: str = "tiny", **options: Any) -> tuple[Any, Any]:
             f"Hugging Face id that can be reached ({_first_line(error)})"
         ) from error
     check_sees(config)
-    level = logging.get_verbosity()
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # that torchvision is not there is no news
+    if is_tiny:
+        logging.disable_progress_bar()
     try:
         processor = AutoProcessor.from_pretrained(name)
         model = AutoModelForImageTextToText.from_pretrained(name, **{"dtype": "auto", **options})
@@ -46,6 +49,8 @@ def load(name: str = "tiny", **options: Any) -> tuple[Any, Any]:
         raise ValueError(f"the checkpoint {name!r} is not complete: {_first_line(error)}") from error
     finally:
         logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
     processor.tokenizer.padding_side = "left"
     return model.eval(), processor
 
@@ -90,15 +95,16 @@ def open_image(path: str | Path) -> Image.Image:
 
 
 def prepare(processor: Any, image: Image.Image, question: str) -> Any:
-    """Inputs for one question about one picture, by the processor's chat template or LLaVA 1.5's prompt."""
-    if processor.chat_template:
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        prompt = processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True
-        )
-    else:
-        prompt = f"USER: <image>\n{question} ASSISTANT:"
-    return processor(images=image, text=prompt, return_tensors="pt")
+    """Inputs for one question about one picture."""
+    return processor(images=image, text=question_prompt(processor, question), return_tensors="pt")
+
+
+def question_prompt(processor: Any, question: str) -> str:
+    """One question about one picture, by the processor's chat template or LLaVA 1.5's prompt."""
+    if not processor.chat_template:
+        return f"USER: <image>\n{question} ASSISTANT:"
+    content = [{"type": "image"}, {"type": "text", "text": question}]
+    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
 
 
 def _first_line(error: BaseException) -> str:

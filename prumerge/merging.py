@@ -84,8 +84,8 @@ class AttentionMerging(Reducer):
             index = index.sort().values
         pruned = ops.complement(index, len(tokens))
         k = math.ceil((len(tokens) - len(index)) / len(index)) if self.k == "auto" else self.k
-        candidates = pruned if self.setting("candidates") == "pruned" else None
-        neighbours = ops.nearest(tokens.keys, index, k, candidates)
+        pruned_only = self.setting("candidates") == "pruned"
+        neighbours = ops.nearest(tokens.keys, index, k, pruned_only=pruned_only)
         extra = self.setting("extra_token") and len(index) < len(tokens)
         average = self.setting("merge") == "average"
         weights = ops.absorb(index, neighbours, scores, average=average, rest=pruned if extra else None)

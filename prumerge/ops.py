@@ -44,24 +44,20 @@ def top(scores: Float[Tensor, "N"], count: int) -> Int[Tensor, "count"]:
 
 
 def nearest(
-    keys: Float[Tensor, "N D"],
-    index: Int[Tensor, "M"],
-    k: int,
-    candidates: Bool[Tensor, "N"] | None = None,
+    keys: Float[Tensor, "N D"], index: Int[Tensor, "M"], k: int, *, pruned_only: bool = False
 ) -> Int[Tensor, "M k"]:
     """For each token in `index` the `k` other tokens whose keys have the highest cosine with its own.
 
-    Only `candidates` are considered (default: everything but the token itself); `k` is cut to what there is.
+    With `pruned_only` those in `index` are left out. `k` is cut to what there is.
     """
     keys = keys.float()
     # Rows need no normalising: the length of its own key does not change a token's ranking of the others.
     similarity = keys[index] @ keys.T / keys.norm(dim=-1).clamp_min(1e-12)
-    if candidates is None:
-        similarity.scatter_(1, index[:, None], -torch.inf)
-        available = len(keys) - 1
+    if pruned_only:
+        similarity.index_fill_(1, index, -torch.inf)
     else:
-        similarity.masked_fill_(~candidates, -torch.inf)
-        available = len(keys) - len(index)
+        similarity.scatter_(1, index[:, None], -torch.inf)
+    available = len(keys) - (len(index) if pruned_only else 1)
     return similarity.topk(min(k, available), dim=1, sorted=False).indices
 
 

@@ -149,4 +149,4 @@ def _words(hint: Any) -> str:
         str: "a word",
         types.NoneType: "none",
     }
-    return spoken[hint]
+    return spoken.get(hint, f"of type {getattr(hint, '__name__', hint)}")

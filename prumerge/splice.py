@@ -43,13 +43,19 @@ def select(
     """The visual tokens of each picture in `inputs` and what the method decides for them; raises as
     `reduce`."""
     method = make(reducer)
-    chosen = [(tokens, method(tokens)) for tokens in encode(model, inputs)]
+    chosen = [(tokens, _decide(method, tokens)) for tokens in encode(model, inputs)]
     for tokens, reduction in chosen:
         if not 0 < len(reduction) <= len(tokens):
             raise ValueError(
                 f"{method} made {len(reduction)} tokens of {len(tokens)}; it must be 1 to {len(tokens)}"
             )
     return chosen
+
+
+def _decide(method: Reducer, tokens: VisualTokens) -> Reduction:
+    """In full precision: under autocast the same picture would keep other tokens in training than in use."""
+    with torch.autocast(tokens.features.device.type, enabled=False):
+        return method(tokens)
 
 
 def encode(model: nn.Module, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -61,8 +67,8 @@ def encode(model: nn.Module, inputs: Mapping[str, Any]) -> list[VisualTokens]:
 def splice(
     model: nn.Module, inputs: Mapping[str, Any], chosen: Sequence[tuple[VisualTokens, Reduction]]
 ) -> dict[str, Any]:
-    """The second half of `reduce`: the shorter prompt for decisions that are already made."""
-    if not has_pictures(inputs):
+    """The second half of `reduce`: the shorter prompt for decisions that are made, in prompt order."""
+    if not chosen:
         return dict(inputs)
     inner = unwrap(model)
     family = family_of(inner.config.model_type)
@@ -76,7 +82,8 @@ def splice(
 
 def has_pictures(inputs: Mapping[str, Any]) -> bool:
     """Whether raw pictures came with a prompt."""
-    return inputs.get("pixel_values") is not None
+    pixels = inputs.get("pixel_values")
+    return pixels is not None and len(pixels) > 0
 
 
 def _first(places: int, kept: int) -> Bool[Tensor, "places"]:
@@ -107,7 +114,7 @@ def _shorten(config: Any, inputs: dict[str, Any], kept: Bool[Tensor, "N"], pictu
         inputs["position_ids"] = positions - (image & ~stays).cumsum(1).to(positions.device)
     fill = {"input_ids": _padding_id(config), "labels": -100}
     for name, value in inputs.items():
-        if isinstance(value, Tensor) and value.shape[:2] == ids.shape:
+        if isinstance(value, Tensor) and value.shape == ids.shape:
             cut = value.gather(1, order.to(value.device))
             inputs[name] = cut.masked_fill(padding.to(value.device), fill.get(name, 0))
     return inputs

@@ -150,11 +150,13 @@ def test_an_answer_streams_from_another_thread(attached):
     assert streamed == words.decode(answer(attached, inputs, tokens=5)[0])
 
 
-def test_nothing_is_recorded_for_gradients(attached, inputs):
-    output = attached.generate(
-        **inputs, max_new_tokens=2, return_dict_in_generate=True, output_logits=True, do_sample=False
+def test_pictures_are_encoded_without_recording_gradients(attached, inputs):
+    recording = []
+    attached.model.multi_modal_projector.register_forward_hook(
+        lambda *_: recording.append(torch.is_grad_enabled())
     )
-    assert not output.logits[0].requires_grad
+    attached.generate(**inputs, max_new_tokens=1)
+    assert recording == [False]
 
 
 def test_text_alone_is_answered_as_before(model):
@@ -494,3 +496,43 @@ def test_a_trainer_trains_with_fewer_tokens(model, tmp_path):
         Trainer(model, arguments, train_dataset=rows).train()
     assert lengths == [7, 7]
     assert not torch.equal(model.model.multi_modal_projector.linear_1.weight, before)
+
+
+@pytest.mark.parametrize("explicit_positions", [False, True])
+def test_decoding_by_hand_with_the_callers_mask_is_generate(attached, explicit_positions):
+    inputs = prompt([5, PICTURE, 6, 7, 8, 9], [4, PICTURE, 3])  # the second row is padded on the left
+    expected = answer(attached, inputs, tokens=4)
+    mask, ids, cache, tokens = inputs["attention_mask"], inputs["input_ids"], None, []
+    step = dict(inputs)
+    with torch.no_grad():
+        for _ in range(4):
+            if explicit_positions:
+                positions = (mask.cumsum(1) - 1).clamp_min(0)
+                step["position_ids"] = positions[:, -step["input_ids"].shape[1] :]
+            output = attached(**step, past_key_values=cache, use_cache=True)
+            ids, cache = output.logits[:, -1:].argmax(-1), output.past_key_values
+            tokens.append(ids)
+            mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
+            step = {"input_ids": ids, "attention_mask": mask}
+    assert torch.equal(torch.cat(tokens, dim=1), expected)
+
+
+def test_a_pickled_model_comes_back_without_its_attachment_and_can_be_attached(model, inputs, tmp_path):
+    plain = answer(copy.deepcopy(model), inputs)  # Transformers' hooks of a first run cannot be pickled
+    with prumerge.attach(model, "prumerge:keep=3"):
+        torch.save(model, tmp_path / "model.pt")
+    loaded = torch.load(tmp_path / "model.pt", weights_only=False)
+    assert torch.equal(answer(loaded, inputs), plain)
+    with prumerge.attach(loaded, "prumerge:keep=3") as attached:
+        answer(loaded, inputs)
+    assert [after for _, after in attached.tokens] == [4] * len(attached.tokens)
+
+
+def test_a_model_without_a_head_can_be_attached_too(model, inputs):
+    base = model.model
+    with torch.no_grad():
+        full = base(**inputs).last_hidden_state
+        with prumerge.attach(base, "prumerge:keep=3"):
+            short = base(**inputs).last_hidden_state
+    assert short.shape[1] < full.shape[1]
+    assert not {"forward", "generate", "_prumerge"} & set(vars(base))

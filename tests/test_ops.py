@@ -85,13 +85,12 @@ def test_the_nearest_are_those_of_a_search_by_hand(keys_places, k):
 
 
 @given(keys_and_places(), st.integers(0, 40))
-def test_the_nearest_candidates_are_those_of_a_search_by_hand(keys_places, k):
+def test_the_nearest_pruned_ones_are_those_of_a_search_by_hand(keys_places, k):
     keys, places = keys_places
-    candidates = ops.complement(places, len(keys))
-    found = ops.nearest(keys, places, k, candidates)
+    found = ops.nearest(keys, places, k, pruned_only=True)
     assert found.shape == (len(places), min(k, len(keys) - len(places)))
     for place, neighbours in zip(places.tolist(), found.tolist(), strict=True):
-        others = candidates.nonzero().flatten().tolist()
+        others = sorted(set(range(len(keys))) - set(places.tolist()))
         others.sort(key=lambda other: -cosine(keys[place], keys[other]))
         assert set(neighbours) == set(others[:k])
 
@@ -165,6 +164,12 @@ def test_the_complement_is_true_elsewhere(keys_places):
     keys, places = keys_places
     kept = set(places.tolist())
     assert ops.complement(places, len(keys)).tolist() == [place not in kept for place in range(len(keys))]
+
+
+@given(st.lists(st.booleans(), max_size=40))
+def test_places_are_those_that_are_true_in_order(where):
+    expected = [place for place, true in enumerate(where) if true]
+    assert ops.places(torch.tensor(where, dtype=torch.bool), len(expected)).tolist() == expected
 
 
 @given(keys_and_places())

@@ -161,7 +161,7 @@ def test_every_tensor_as_long_as_the_prompt_is_cut_alike(model):
     inputs = prompt(*ROWS)
     inputs["token_type_ids"] = inputs["input_ids"] * 10
     inputs["weights"] = inputs["input_ids"] / 2
-    inputs["other"] = torch.ones(7)
+    inputs["other"] = torch.ones(*inputs["input_ids"].shape, 2)
     shorter = reduced(model, inputs, "topk:keep=2")
     assert torch.equal(shorter["token_type_ids"], shorter["input_ids"] * 10)
     assert torch.equal(shorter["weights"], shorter["input_ids"] / 2)
@@ -298,6 +298,18 @@ def test_gradient_checkpointing_gives_the_same_gradients(model):
     for (name, weight), again in zip(model.named_parameters(), other.parameters(), strict=True):
         if weight.grad is not None:
             torch.testing.assert_close(again.grad, weight.grad, msg=name)
+
+
+def test_mixed_precision_decides_in_full_precision(model):
+    inputs = with_labels(prompt(*ROWS))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        chosen = prumerge.select(model, inputs, "prumerge:keep=5,k=3")
+        model(**prumerge.reduce(model, inputs, "prumerge:keep=5,k=3")).loss.backward()
+    assert chosen[0][0].keys.dtype == torch.bfloat16
+    for tokens, reduction in chosen:
+        again = prumerge.make("prumerge:keep=5,k=3")(tokens)
+        assert torch.equal(reduction.index, again.index)
+        assert torch.equal(reduction.weights, again.weights)
 
 
 def test_nothing_is_recorded_for_gradients_under_no_grad(model):

@@ -21,6 +21,8 @@ class Pool(Reducer):
         super().__post_init__()
         if self.grid is not None:
             ops.rows_by_columns(self.grid)
+            if self.keep != type(self).keep:
+                raise ValueError(f"{self}: give keep or grid, not both")
 
     def __call__(self, tokens: VisualTokens) -> Reduction:
         count = None if self.grid else self.count(len(tokens))

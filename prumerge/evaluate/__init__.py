@@ -1,0 +1,1 @@
+"""Accuracy against tokens: benchmarks, scoring, an interruptible harness, paired statistics, reports."""

@@ -1,0 +1,210 @@
+"""Ask every question with every method, each picture encoded once; a run can be stopped and continued."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prumerge.evaluate.records import Log, Record, by_method
+from prumerge.evaluate.scoring import score
+from prumerge.loading import question_prompt
+from prumerge.models import unwrap
+from prumerge.reducer import Reducer, make
+from prumerge.splice import encode, splice
+from prumerge.stopwatch import Stopwatch
+from prumerge.tiny.benchmarks import BENCHMARKS, Item, pictures
+from prumerge.tokens import VisualTokens
+
+PICTURES = 8  # encoded together
+
+
+@dataclass(frozen=True)
+class Job:
+    """A method at a budget."""
+
+    label: str
+    spec: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be asked."""
+
+    methods: tuple[str, ...]
+    budgets: tuple[int, ...]
+    adaptive: bool
+    """Whether adaptive methods run with their own choice as well, and the others at the mean of each."""
+    benchmarks: tuple[str, ...]
+    questions: int
+    """In each benchmark."""
+
+    @classmethod
+    def read(cls, methods: str, budgets: str, benchmarks: str, questions: int) -> Plan:
+        """From what a user writes, names separated by commas. Raises ValueError naming what there is."""
+        names = tuple(BENCHMARKS) if benchmarks == "all" else tuple(benchmarks.split(","))
+        if unknown := [name for name in names if name not in BENCHMARKS]:
+            raise ValueError(
+                f"there is no benchmark {unknown[0]!r}; choose from: all, {', '.join(BENCHMARKS)}"
+            )
+        counts = [budget for budget in budgets.split(",") if budget != "auto"]
+        if not all(count.isdecimal() and int(count) for count in counts):
+            raise ValueError(
+                f"budgets are whole numbers of visual tokens or auto, such as 36,144,auto, not {budgets!r}"
+            )
+        specs = list(dict.fromkeys([*_specs(methods), "random"]))
+        for spec in specs:
+            make(spec)
+        specs = [spec for spec in specs if spec != "none"]
+        return cls(tuple(specs), tuple(map(int, counts)), "auto" in budgets.split(","), names, questions)
+
+    def settings(self, model: str) -> dict[str, Any]:
+        """What answers depend on; methods, budgets and benchmarks may be added to a run."""
+        return {"model": model, "questions": self.questions}
+
+    def fixed(self, tokens: VisualTokens) -> list[Job]:
+        """`none`, and every method at every budget; `tokens` is any picture to count on."""
+        return [
+            Job("none", "none"),
+            *(at(spec, budget, tokens) for budget in self.budgets for spec in self.methods),
+        ]
+
+    def own_choice(self) -> list[Job]:
+        """Adaptive methods without a budget."""
+        return [Job(f"{spec}@auto", spec) for spec in self.methods if self.adaptive and _is_adaptive(spec)]
+
+
+def at(spec: str, budget: int, tokens: VisualTokens) -> Job:
+    """A method that hands over exactly `budget` tokens.
+
+    One that hands over more than its `keep` (PruMerge's extra token) is given a smaller one.
+    """
+    surplus = len(make(_with_keep(spec, budget))(tokens)) - budget
+    return Job(f"{spec}@{budget}", _with_keep(spec, budget - surplus))
+
+
+def run(model: Any, processor: Any, plan: Plan, log: Log, track: Callable[[int, int], None]) -> None:
+    """Answer all that is not in the log yet; `track` is told how many answers came and how many will.
+
+    Adaptive methods go first; then the others are asked at the mean number of tokens that each of them kept.
+    """
+    first, _ = next(pictures(1, plan.benchmarks))
+    pixels = processor.image_processor([first.image], return_tensors="pt").to(model.device)
+    with torch.inference_mode():
+        [tokens] = encode(model, pixels)
+    each = plan.questions * len(plan.benchmarks)
+    own, fixed = plan.own_choice(), plan.fixed(tokens)
+    rivals = [spec for spec in plan.methods if not _is_adaptive(spec)]
+    total = each * (len(fixed) + len(own) * (1 + len(rivals)))
+    ask(model, processor, [*fixed, *own], plan, log, lambda done: track(done, total))
+    groups = by_method(log.records)
+    means = {round(fmean(record.tokens_kept for record in groups[job.label])) for job in own}
+    matched = [at(spec, mean, tokens) for mean in sorted(means) for spec in rivals]
+    matched = [job for job in matched if job not in fixed]
+    total = each * (len(fixed) + len(own) + len(matched))
+    ask(model, processor, matched, plan, log, lambda done: track(done, total))
+
+
+@torch.inference_mode()
+def ask(
+    model: Any, processor: Any, jobs: Sequence[Job], plan: Plan, log: Log, advance: Callable[[int], None]
+) -> None:
+    """Every question of the plan to every method; what the log holds is not asked again."""
+    done = {record.key for record in log.records}
+    methods = [(job, make(job.spec)) for job in jobs]
+    scenes = iter(pictures(plan.questions, plan.benchmarks) if jobs else ())
+    while batch := list(islice(scenes, PICTURES)):
+        items = [(place, item) for place, (_, asked) in enumerate(batch) for item in asked]
+        left = {
+            job: [(place, item) for place, item in items if (job.label, item.id) not in done] for job in jobs
+        }
+        advance(sum(len(items) - len(rest) for rest in left.values()))
+        if not any(left.values()):
+            continue
+        pixels = processor.image_processor([drawn.image for drawn, _ in batch], return_tensors="pt")
+        watch = Stopwatch(model.device)
+        encoded = encode(model, pixels.to(model.device))
+        encode_ms = watch.lap() / len(items)
+        for job, method in methods:
+            if left[job]:
+                for record in _answers(model, processor, job, method, encoded, left[job], encode_ms):
+                    log.append(record)
+                advance(len(left[job]))
+
+
+def _answers(
+    model: Any,
+    processor: Any,
+    job: Job,
+    method: Reducer,
+    encoded: list[VisualTokens],
+    items: list[tuple[int, Item]],
+    encode_ms: float,
+) -> Iterable[Record]:
+    """One method's answers to questions about encoded pictures, in one batch."""
+    watch = Stopwatch(model.device)
+    reductions = {place: method(encoded[place]) for place in {place for place, _ in items}}
+    reduce_ms = watch.lap() / len(items)
+    texts = [question_prompt(processor, item.question) for _, item in items]
+    chosen = [(encoded[place], reductions[place]) for place, _ in items]
+    inputs = _tokenised(model, processor, texts, [len(tokens) for tokens, _ in chosen])
+    watch.lap()
+    prompt = splice(model, inputs, chosen)
+    encode_ms += watch.lap() / len(items)  # the projector
+    said = model.generate(**prompt, max_new_tokens=12, do_sample=False, streamer=watch)
+    answers = processor.batch_decode(said[:, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+    for (place, item), answer in zip(items, answers, strict=True):
+        yield Record(
+            benchmark=item.benchmark,
+            id=item.id,
+            picture=item.picture,
+            method=job.label,
+            spec=job.spec,
+            question=item.question,
+            gold=item.gold,
+            prediction=answer.strip(),
+            score=score(item.benchmark, answer, item.gold, item.options),
+            split=item.split,
+            group=item.group,
+            options=item.options,
+            tokens_in=len(encoded[place]),
+            tokens_kept=len(reductions[place]),
+            encode_ms=encode_ms,
+            reduce_ms=reduce_ms,
+            prefill_ms=watch.laps[1] / len(items),
+            decode_ms=(watch.laps[-1] - watch.laps[1]) / len(items),
+        )
+
+
+def _tokenised(model: Any, processor: Any, texts: list[str], counts: list[int]) -> dict[str, Tensor]:
+    """Prompts with a placeholder for each visual token, without processing pixels again."""
+    placeholder = processor.tokenizer.convert_ids_to_tokens(unwrap(model).config.image_token_id)
+    texts = [
+        text.replace(placeholder, placeholder * count) for text, count in zip(texts, counts, strict=True)
+    ]
+    return dict(processor.tokenizer(texts, padding=True, return_tensors="pt").to(model.device))
+
+
+def _specs(methods: str) -> list[str]:
+    """`a,b:x=1,y=2,c` is a, b:x=1,y=2 and c: an option belongs to the method before it."""
+    specs: list[str] = []
+    for part in methods.split(","):
+        if specs and "=" in part and ":" not in part:
+            specs[-1] += f",{part}"
+        else:
+            specs.append(part)
+    return specs
+
+
+def _with_keep(spec: str, keep: int) -> str:
+    return f"{spec}{',' if ':' in spec else ':'}keep={keep}"
+
+
+def _is_adaptive(spec: str) -> bool:
+    method = make(spec)
+    return method.adaptive and method.keep is None

@@ -1,0 +1,109 @@
+"""How answers are scored, as pure functions of strings, by the rules of the benchmarks in PruMerge's paper.
+
+A scorer takes one prediction and its gold answer, an aggregate all rows of a benchmark. The rules are those
+of the LLaVA-1.5 protocol.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+_ARTICLES = {"a", "an", "the"}
+_DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+_NUMBERS = {word: str(number) for number, word in enumerate(_DIGITS)}
+_NUMBERS["none"] = "0"  # as the official code has it
+_PUNCTUATION = r";/[]\"{}()=+\_-><@`,?!"
+
+
+def normalised(text: str) -> str:
+    """VQA's normal form: lower case, no punctuation or articles, digits for number words."""
+    text = text.replace("\n", " ").replace("\t", " ").strip()
+    text = re.sub(r"(?<=\d),(?=\d)", "", text)
+    text = "".join(" " if character in _PUNCTUATION else character for character in text)
+    text = re.sub(r"\.(?!\d)", "", text.lower())
+    return " ".join(_NUMBERS.get(word, word) for word in text.split() if word not in _ARTICLES)
+
+
+def vqa(prediction: str, golds: Sequence[str]) -> float:
+    """VQAv2 and TextVQA: min(1, 0.3 n), n of ten annotators gave this answer; one gold answer counts as ten.
+
+    That is the mean over annotators of min(1, matches among the nine others / 3).
+    """
+    golds = list(golds) * (10 // len(golds)) if len(golds) < 10 else list(golds)
+    matches = sum(normalised(gold) == normalised(prediction) for gold in golds)
+    return min(1.0, 0.3 * matches)
+
+
+def yes_or_no(prediction: str) -> str:
+    """POPE's reading: "no" if a word of the first sentence is no or not, and "yes" for all else."""
+    words = prediction.split(".")[0].replace(",", "").split(" ")
+    return "no" if {"No", "not", "no"} & set(words) else "yes"
+
+
+def mme_yes_or_no(prediction: str) -> str | None:
+    """MME's reading: the whole text or its first four characters; None (wrong) for anything else."""
+    text = prediction.strip().lower()
+    return next((word for word in ("yes", "no") if text == word or word in text[:4]), None)
+
+
+def letter(prediction: str, options: int) -> str | None:
+    """ScienceQA's and MMBench's reading: a letter alone, before a period, or "The answer is X."."""
+    text = prediction.strip()
+    letters = [chr(ord("A") + place) for place in range(options)]
+    bare = text.upper().strip("().:")
+    if bare in letters:
+        return bare
+    if text[:1].upper() in letters and text[1:2] in (".", ":", ")"):
+        return text[0].upper()
+    found = re.findall(r"answer is \(?([A-Za-z])\)?(?:\.|$)", text)
+    return found[0].upper() if len(found) == 1 and found[0].upper() in letters else None
+
+
+def accuracy(scores: Iterable[float]) -> float:
+    """The mean score in percent."""
+    scores = list(scores)
+    return 100 * sum(scores) / len(scores)
+
+
+def f1(rows: Iterable[tuple[str, str]]) -> dict[str, float]:
+    """POPE over (prediction, gold) pairs of "yes" and "no": percent, "yes" being what is looked for."""
+    pairs = list(rows)
+    true = sum(p == g == "yes" for p, g in pairs)
+    said, there = sum(p == "yes" for p, _ in pairs), sum(g == "yes" for _, g in pairs)
+    precision, recall = true / max(said, 1), true / max(there, 1)
+    return {
+        "accuracy": accuracy(p == g for p, g in pairs),
+        "precision": 100 * precision,
+        "recall": 100 * recall,
+        "f1": 200 * precision * recall / max(precision + recall, 1e-12),
+        "yes": 100 * said / len(pairs),
+    }
+
+
+def all_right(rows: Iterable[tuple[str, float]]) -> float:
+    """Percent of groups of which every member is right: MMBench's circular evaluation, MME's acc+."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for group, score in rows:
+        groups[group].append(score)
+    return accuracy(min(scores) for scores in groups.values())
+
+
+def mme(rows: Iterable[tuple[str, str, float]]) -> float:
+    """MME over (subtask, picture, score): accuracy plus acc+, at most 200, summed over subtasks."""
+    subtasks: dict[str, list[tuple[str, float]]] = defaultdict(list)
+    for subtask, picture, score in rows:
+        subtasks[subtask].append((picture, score))
+    return sum(accuracy(score for _, score in pairs) + all_right(pairs) for pairs in subtasks.values())
+
+
+def score(benchmark: str, prediction: str, gold: str, options: int) -> float:
+    """One answer's score, 0 to 1, by the rules of the benchmark that a mini-benchmark mirrors."""
+    if benchmark in ("attribute", "reading"):
+        return vqa(prediction, [gold])
+    if benchmark == "existence":
+        return float(yes_or_no(prediction) == gold)
+    if benchmark == "perception":
+        return float(mme_yes_or_no(prediction) == gold)
+    return float(letter(prediction, options) == gold)
