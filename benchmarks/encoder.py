@@ -7,7 +7,7 @@ model is a stub, it does not take part.
 from __future__ import annotations
 
 import torch
-from measure import rounds, save
+from measure import DEVICE, rounds, save
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import prumerge
@@ -40,8 +40,8 @@ def vision_side() -> LlavaForConditionalGeneration:
 
 
 def main() -> None:
-    model = vision_side()
-    base, pixels = model.model, torch.randn(1, 3, 336, 336)
+    model = vision_side().to(DEVICE)
+    base, pixels = model.model, torch.randn(1, 3, 336, 336, device=DEVICE)
     method = prumerge.make("prumerge:keep=40")
 
     def reduced() -> list[torch.Tensor]:

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from measure import save
+from measure import DEVICE, save
 from transformers import (
     AutoProcessor,
     CLIPVisionConfig,
@@ -67,6 +67,7 @@ def main() -> None:
     try:
         checkpoint(folder)
         model, processor = prumerge.load(str(folder))
+        model.to(DEVICE)
     finally:
         shutil.rmtree(folder)
     image = prumerge.open_image(samples()[0].path)

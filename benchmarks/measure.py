@@ -13,6 +13,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import torch
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -23,16 +26,22 @@ def rounds(alternatives: dict[str, Callable[[], Any]], count: int) -> dict[str, 
         call()
     for _ in range(count):
         for name, call in alternatives.items():
+            synchronise()
             start = time.perf_counter()
             call()
+            synchronise()
             times[name].append((time.perf_counter() - start) * 1000)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def synchronise() -> None:
+    """Wait for the GPU, if there is one."""
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
 def save(name: str, result: dict[str, Any]) -> None:
     """Write `results/NAME.json` with the machine, versions and date, and print it."""
-    import torch
-
     result = {
         **result,
         "machine": {
@@ -51,7 +60,8 @@ def save(name: str, result: dict[str, Any]) -> None:
         "date": date.today().isoformat(),
     }
     text = json.dumps(result, indent=2) + "\n"
-    (RESULTS / f"{name}.json").write_text(text)
+    suffix = "" if DEVICE == "cpu" else "-gpu"
+    (RESULTS / f"{name}{suffix}.json").write_text(text)
     print(text)
 
 

@@ -9,7 +9,7 @@ code does.
 from __future__ import annotations
 
 import torch
-from measure import rounds, save
+from measure import DEVICE, rounds, save
 
 import prumerge
 
@@ -17,8 +17,8 @@ import prumerge
 def tokens_with_outliers(count: int, grid: int = 24, width: int = 1024) -> prumerge.VisualTokens:
     """Random tokens of which about `count` match the class token's query."""
     torch.manual_seed(0)
-    features, keys = torch.randn(2, grid * grid + 1, width)
-    query = 0.2 * torch.randn(grid * grid + 1, width)
+    features, keys = torch.randn(2, grid * grid + 1, width).to(DEVICE)
+    query = 0.2 * torch.randn(grid * grid + 1, width).to(DEVICE)
     keys[1 : count + 1] += 2 * query[0]
     shuffled = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(grid * grid)])
     return prumerge.VisualTokens.from_class_sequence(
@@ -29,7 +29,7 @@ def tokens_with_outliers(count: int, grid: int = 24, width: int = 1024) -> prume
 def loop(tokens: prumerge.VisualTokens, *, pairs: bool) -> torch.Tensor:
     """PruMerge one kept token at a time."""
     scores = tokens.attention(split_heads=False)
-    q1, q3 = torch.quantile(scores, torch.tensor([0.25, 0.75]))
+    q1, q3 = torch.quantile(scores, torch.tensor([0.25, 0.75], device=scores.device))
     kept = [place for place in range(len(scores)) if scores[place] > q3 + 1.5 * (q3 - q1)]
     kept.sort(key=lambda place: -scores[place])
     rows = []

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from prumerge.catalogue import entries, entry
 from prumerge.cli import app
+from prumerge.evaluate.report import MEASURES
 from prumerge.models import families
 
 ROOT = Path(__file__).parent.parent
@@ -62,20 +63,33 @@ def command_line() -> str:
 
 
 def accuracy() -> str:
+    """Every method on the mini-benchmarks, and the first of each budget against the others."""
     result = _result("accuracy")
-    names = list(result["right"]["none"])
-    rows = [f"| method | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
-    for spec, row in result["right"].items():
-        rows.append(f"| `{spec}` | " + " | ".join(f"{value:.1f}" for value in row.values()) + " |")
+    names = list(result["methods"][0]["scores"])
+    head = [f"{name} ({MEASURES[name][1]})" for name in names]
+    rows = [
+        f"| method | tokens | {' | '.join(head)} | % right | against none |",
+        "|---|" + "---:|" * (len(names) + 3),
+    ]
+    for row in result["methods"]:
+        scores = " | ".join(f"{row['scores'][name]:.1f}" for name in names)
+        gap = row["against_none"]
+        against = f"{gap['difference']:+.1f} [{gap['low']:+.1f}, {gap['high']:+.1f}]" if gap else ""
+        rows.append(
+            f"| {row['method']} | {row['tokens']:.0f} | {scores} | {row['accuracy']:.1f} | {against} |"
+        )
     gaps = [
-        f"{name} {gap['points']:+.1f} points (95 % interval {gap['low']:+.1f} to {gap['high']:+.1f})"
-        for name, gap in result["differences"].items()
+        f"- {pair['first']} - {pair['second']}: {pair['comparison']['difference']:+.1f} points "
+        f"[{pair['comparison']['low']:+.1f}, {pair['comparison']['high']:+.1f}], "
+        f"p = {pair['comparison']['p']:.2g}"
+        for pair in result["rivals"]
     ]
     note = (
-        f"{result['questions']} held-out questions, % right, {result['tokens']} visual tokens for "
-        f"every method but `none` (576), {result['date']}. Paired differences: {'; '.join(gaps)}."
+        f"{result['questions']} held-out questions in each benchmark, {result['date']}. Differences in points of "
+        "all questions, 95 % intervals (bootstrap over pictures), p by McNemar's exact test after Holm's "
+        "correction. At equal tokens:"
     )
-    return "\n".join([*rows, "", note])
+    return "\n".join([*rows, "", note, "", *gaps])
 
 
 def speed() -> str:

@@ -83,7 +83,7 @@ class Attachment:
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         original = self._before["forward"]
         kwargs |= zip(inspect.signature(original).parameters, args, strict=False)
-        cache = kwargs.get("past_key_values")
+        cache: Any = kwargs.get("past_key_values")
         if not has_pictures(kwargs):
             memory: _Prompt | None = getattr(cache, "_prumerge", None)
             return original(**(memory.step(kwargs, cache.get_seq_length()) if memory else kwargs))

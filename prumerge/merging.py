@@ -4,7 +4,6 @@ neighbours."""
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,13 +72,12 @@ class AttentionMerging(Reducer):
         if self.k != "auto" and self.k < 0:
             raise ValueError(f"{self}: k must be auto or at least 0")
 
-    @abstractmethod
-    def choose(self, scores: Float[Tensor, "N"]) -> Int[Tensor, "M"]:
-        """The places of the tokens to keep, by their class attention."""
+    def scores(self, tokens: VisualTokens) -> Float[Tensor, "N"]:
+        """Class attention, as `heads` has it."""
+        return tokens.attention(split_heads=self.setting("heads") == "split")
 
-    def __call__(self, tokens: VisualTokens) -> Reduction:
-        scores = tokens.attention(split_heads=self.setting("heads") == "split")
-        index = self.choose(scores)
+    def merged(self, tokens: VisualTokens, scores: Float[Tensor, "N"], index: Int[Tensor, "M"]) -> Reduction:
+        """Token supplement: every token in `index` absorbs its most similar neighbours."""
         if self.setting("order") == "spatial":
             index = index.sort().values
         pruned = ops.complement(index, len(tokens))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def outliers(scores: Float[Tensor, "N"], factor: float = 1.5) -> Bool[Tensor, "N"]:
-    """Scores above the upper fence of the interquartile-range rule (PruMerge, section 3.2)."""
+    """Scores above the upper fence of the interquartile-range rule (Tukey's, as in PruMerge)."""
     return scores > upper_fence(scores, factor)
 
 

@@ -8,25 +8,28 @@ from torch import Tensor
 
 from prumerge import ops
 from prumerge.merging import AttentionMerging
+from prumerge.tokens import Reduction, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
 class PruMergePlus(AttentionMerging):
     """LLaVA-PruMerge+: PruMerge's outliers and spatially even samples, about a quarter of the tokens.
 
-    Even samples are taken three times as densely as there are outliers (section 3.4; the official code's
+    Even samples are taken three times as densely as there are outliers (the official code's
     stride). That code keeps everything once more than a sixth of the tokens are outliers; here the stride is
     never below 2. With `keep`, half of it is the top of the class attention and half even samples of the
     rest.
     """
 
-    def choose(self, scores: Float[Tensor, "N"]) -> Int[Tensor, "M"]:
-        if self.keep is not None:
-            return self._half_and_half(scores, self.count(len(scores)))
-        # Two lengths depend on the data; on the CPU they cost one wait for the device.
-        return self._adaptive(scores.cpu()).to(scores.device)
+    def __call__(self, tokens: VisualTokens) -> Reduction:
+        scores = self.scores(tokens)
+        if self.keep is None:  # two lengths depend on the data: on the CPU that is one wait for the device
+            index = self._outliers_and_samples(scores.cpu()).to(scores.device)
+        else:
+            index = self._half_and_half(scores, self.count(len(tokens)))
+        return self.merged(tokens, scores, index)
 
-    def _adaptive(self, scores: Float[Tensor, "N"]) -> Int[Tensor, "M"]:
+    def _outliers_and_samples(self, scores: Float[Tensor, "N"]) -> Int[Tensor, "M"]:
         available, outliers = len(scores), ops.outlier_count(scores, self.iqr)
         important = ops.top(scores, outliers)
         samples = torch.arange(0, available - 1, step=max(2, available // outliers // 3))
