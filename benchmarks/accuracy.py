@@ -1,6 +1,6 @@
 """`prumerge evaluate` on the embedded model, kept: every method at 36 and 144 tokens and at its own choice.
 
-    python benchmarks/accuracy.py [--questions 500]
+    python benchmarks/accuracy.py [--questions 504]
 
 Answers gather in `evaluation/` (not committed); a run that was stopped continues. What is committed is the
 summary, with machine, versions and date.
@@ -21,7 +21,7 @@ FOLDER = Path("evaluation")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--questions", type=int, default=500)
+    parser.add_argument("--questions", type=int, default=504)
     questions = parser.parse_args().questions
     command = Path(sys.executable).parent / "prumerge"
     subprocess.run([command, "evaluate", "-o", FOLDER, "--questions", str(questions)], check=True)

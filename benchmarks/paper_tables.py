@@ -1,12 +1,10 @@
 """The tables of PruMerge's paper, on the embedded model: what `docs/results.md` shows.
 
-    python benchmarks/paper_tables.py [--questions 500]
+    python benchmarks/paper_tables.py [--questions 504]
 
 Table 1: untouched, PruMerge and PruMerge+ by their own choice. Table 4: against sequential and spatial
-sampling
-at equal tokens. Table 5: selection alone against selection and merging. Ablation: every option of PruMerge
-at 36
-tokens. All training-free. Answers gather in `evaluation/`; a run that was stopped continues.
+sampling at equal tokens. Table 5: selection alone against selection and merging. Ablation: every option of
+PruMerge at 36 tokens. All training-free. Answers gather in `evaluation/`; a run that was stopped continues.
 """
 
 from __future__ import annotations
@@ -52,7 +50,7 @@ TABLES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--questions", type=int, default=500)
+    parser.add_argument("--questions", type=int, default=504)
     questions = parser.parse_args().questions
     command = Path(sys.executable).parent / "prumerge"
     for methods, budgets in RUNS:

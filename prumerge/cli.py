@@ -5,6 +5,7 @@ Results go to stdout, progress and errors to stderr; bad input is one sentence a
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -223,7 +224,7 @@ def demo(
     if as_json:
         _print_json(rows)
         return
-    table = _table("picture", "question", "right", "576 tokens", str(method), "tokens")
+    table = _table("picture", "question", "right answer", "with all 576", str(method), "tokens")
     for row in rows:
         answers = (row["untouched"]["answer"], row["reduced"]["answer"])
         tokens_left = str(row["reduced"]["visual_tokens"])
@@ -241,11 +242,16 @@ def evaluate(
         str, typer.Option(help="Methods, separated by commas; none and random always take part.")
     ] = "prumerge,prumerge_plus,topk,spatial,pool,sequential",
     keep: Annotated[
-        str,
-        typer.Option(help="Budgets of visual tokens, separated by commas; auto: the method's own choice."),
-    ] = "36,144,auto",
+        str | None,
+        typer.Option(
+            help="Budgets of visual tokens, separated by commas; auto: the method's own choice. "
+            "[default: 36,144,auto]"
+        ),
+    ] = None,
     benchmark: Annotated[str, typer.Option(help="Benchmarks, separated by commas.")] = "all",
-    questions: Annotated[int, typer.Option(min=12, help="Questions in each benchmark.")] = 500,
+    questions: Annotated[
+        int | None, typer.Option(help="Questions in each benchmark, in dozens. [default: 504]")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="48 questions each, at 36 tokens only.")] = False,
     model: ModelOption = "tiny",
     device: DeviceOption = "auto",
@@ -253,20 +259,30 @@ def evaluate(
 ) -> None:
     """Accuracy against visual tokens on six mini-benchmarks; a run that was stopped goes on where it was."""
     _need("scipy", "evaluate")
-    if quick:
-        keep, questions = "36", 48
+    _need("matplotlib", "evaluate")
+    if keep is None:
+        keep = "36" if quick else "36,144,auto"
+    if questions is None:
+        questions = 48 if quick else 504
     with _status("loading"):
         from prumerge.evaluate.harness import Plan, run
         from prumerge.evaluate.records import Log
 
         plan = Plan.read(reducer, keep, benchmark, questions)
         loaded, processor = _load(model, device)
-    with Log(folder / "answers.jsonl", plan.settings(model)) as log:
-        if log.repaired:
-            print("an unfinished last answer was cut off, it is asked again", file=sys.stderr)
+    log = Log(folder / "answers.jsonl", plan.settings(model, loaded))
+    if log.repaired:
+        print("an unfinished last answer was cut off, it is asked again", file=sys.stderr)
+    try:
         with _progress("answering") as track:
             run(loaded, processor, plan, log, track)
-        _report(folder, log.records, as_json)
+    except KeyboardInterrupt:
+        print(
+            f"stopped; {len(log.records)} answers are safe in {log.path}, the same command goes on there",
+            file=sys.stderr,
+        )
+        sys.exit(130)
+    _report(folder, log.records, as_json)
 
 
 @app.command()
@@ -276,6 +292,7 @@ def rescore(
 ) -> None:
     """Score saved answers again and write the reports anew, without a model."""
     _need("scipy", "evaluate")
+    _need("matplotlib", "evaluate")
     from prumerge.evaluate.records import read
     from prumerge.evaluate.report import rescored
 
@@ -348,6 +365,10 @@ def _written(path: Path) -> Iterator[Path]:
         yield Path(draft)
         Path(draft).chmod(0o644)
         os.replace(draft, path)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(f"{path} cannot be written ({error.strerror})") from error
     finally:
         Path(draft).unlink(missing_ok=True)
 
@@ -408,8 +429,11 @@ def _report(folder: Path, records: list[Any], as_json: bool) -> None:
     from dataclasses import asdict
 
     from prumerge.evaluate import report
+    from prumerge.evaluate.records import by_method
 
-    groups = report.by_method(records)
+    if not records:
+        raise ValueError(f"there are no answers in {str(folder)!r} yet")
+    groups = by_method(records)
     rows, pairs = report.summarise(groups), report.rivals(groups)
     summary = {"methods": [asdict(row) for row in rows], "rivals": [asdict(pair) for pair in pairs]}
     files = {"table.csv": report.as_csv(rows), "summary.json": json.dumps(summary, indent=2) + "\n"}
@@ -421,11 +445,13 @@ def _report(folder: Path, records: list[Any], as_json: bool) -> None:
     if as_json:
         _print_json(summary)
         return
-    table = _table("method", "tokens", *rows[0].scores, "% right", "against none", "p", "flips %")
+    names = report.columns(rows)
+    table = _table("method", "tokens", *names, "% right", "against none", "p", "flips %")
     for row in rows:
         gap = row.against_none
         spread = f" ({row.tokens_low:.0f}-{row.tokens_high:.0f})" if row.tokens_low < row.tokens_high else ""
-        cells = [f"{score:.1f}" for score in (*row.scores.values(), row.accuracy)]
+        cells = [f"{row.scores[name]:.1f}" if name in row.scores else "" for name in names]
+        cells.append(f"{row.accuracy:.1f}")
         if gap:
             interval = f"{gap.difference:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]"
             cells += [interval, f"{gap.p:.2g}", f"{gap.flips:.1f}"]
@@ -433,4 +459,7 @@ def _report(folder: Path, records: list[Any], as_json: bool) -> None:
     _print(table)
     for pair in pairs:
         print(pair.sentence())
+    if len(report.complete(rows)) < len(rows):
+        asked = ", ".join(f"{row.method} {row.questions}" for row in rows)
+        print(f"Not all were asked the same questions ({asked}): only differences compare like with like.")
     print(f"answers, table.csv, summary.json and pareto.png are in {folder}")

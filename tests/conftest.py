@@ -1,6 +1,7 @@
 """Runs before prumerge is imported: its annotations, tensor shapes included, are checked in every test."""
 
 import os
+import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test downloads anything
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -14,6 +15,8 @@ import torch  # noqa: E402
 from builders import llava  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+from prumerge.cli import main  # noqa: E402
+
 torch.set_num_threads(1)
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.load_profile("repeatable")
@@ -23,6 +26,20 @@ settings.load_profile("repeatable")
 def model():
     """A small LLaVA with random weights: 16 visual tokens a picture."""
     return llava()
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command in this process: exit code, stdout, stderr."""
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["prumerge", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        code = stopped.value.code or 0
+        return (code, *capsys.readouterr())
+
+    return command
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import islice
 from statistics import fmean
 from typing import Any
@@ -18,7 +19,7 @@ from prumerge.models import unwrap
 from prumerge.reducer import Reducer, make
 from prumerge.splice import encode, splice
 from prumerge.stopwatch import Stopwatch
-from prumerge.tiny.benchmarks import BENCHMARKS, Item, pictures
+from prumerge.tiny.benchmarks import BENCHMARKS, WHOLE, Item, pictures
 from prumerge.tokens import VisualTokens
 
 PICTURES = 8  # encoded together
@@ -47,25 +48,41 @@ class Plan:
     @classmethod
     def read(cls, methods: str, budgets: str, benchmarks: str, questions: int) -> Plan:
         """From what a user writes, names separated by commas. Raises ValueError naming what there is."""
-        names = tuple(BENCHMARKS) if benchmarks == "all" else tuple(benchmarks.split(","))
+        names = list(dict.fromkeys(_parts(benchmarks)))
+        names = list(BENCHMARKS) if "all" in names else names
         if unknown := [name for name in names if name not in BENCHMARKS]:
             raise ValueError(
                 f"there is no benchmark {unknown[0]!r}; choose from: all, {', '.join(BENCHMARKS)}"
             )
-        counts = [budget for budget in budgets.split(",") if budget != "auto"]
+        kept = _parts(budgets)
+        counts = [budget for budget in kept if budget != "auto"]
         if not all(count.isdecimal() and int(count) for count in counts):
             raise ValueError(
                 f"budgets are whole numbers of visual tokens or auto, such as 36,144,auto, not {budgets!r}"
             )
+        if questions % WHOLE or questions < WHOLE:
+            fewer = max(WHOLE, questions // WHOLE * WHOLE)
+            raise ValueError(
+                "questions are asked in dozens, to keep pairs and rotations whole and answers balanced: "
+                f"{fewer} or {fewer + WHOLE}, not {questions}"
+            )
         specs = list(dict.fromkeys([*_specs(methods), "random"]))
         for spec in specs:
-            make(spec)
+            method = make(spec)
+            if method.keep != type(method).keep:
+                raise ValueError(f"{spec}: budgets are the same for all methods, give them by --keep")
         specs = [spec for spec in specs if spec != "none"]
-        return cls(tuple(specs), tuple(map(int, counts)), "auto" in budgets.split(","), names, questions)
+        fixed = dict.fromkeys(int(count) for count in counts)
+        return cls(tuple(specs), tuple(fixed), "auto" in kept, tuple(names), questions)
 
-    def settings(self, model: str) -> dict[str, Any]:
+    def settings(self, name: str, model: Any) -> dict[str, Any]:
         """What answers depend on; methods, budgets and benchmarks may be added to a run."""
-        return {"model": model, "questions": self.questions}
+        return {
+            "model": name,
+            "weights": fingerprint(model),
+            "device": model.device.type,
+            "questions": self.questions,
+        }
 
     def fixed(self, tokens: VisualTokens) -> list[Job]:
         """`none`, and every method at every budget; `tokens` is any picture to count on."""
@@ -85,7 +102,15 @@ def at(spec: str, budget: int, tokens: VisualTokens) -> Job:
     One that hands over more than its `keep` (PruMerge's extra token) is given a smaller one.
     """
     surplus = len(make(_with_keep(spec, budget))(tokens)) - budget
+    if surplus >= budget:
+        raise ValueError(f"{spec} cannot hand over as few as {budget} visual tokens")
     return Job(f"{spec}@{budget}", _with_keep(spec, budget - surplus))
+
+
+def fingerprint(model: Any) -> str:
+    """Of the weights, by a few values of each: a model that was trained further is another one."""
+    values = torch.cat([weight.detach().flatten()[:64].float().cpu() for weight in model.parameters()])
+    return sha256(values.numpy().tobytes()).hexdigest()[:12]
 
 
 def run(model: Any, processor: Any, plan: Plan, log: Log, track: Callable[[int, int], None]) -> None:
@@ -158,7 +183,7 @@ def _answers(
     encode_ms += watch.lap() / len(items)  # the projector
     said = model.generate(**prompt, max_new_tokens=12, do_sample=False, streamer=watch)
     answers = processor.batch_decode(said[:, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
-    for (place, item), answer in zip(items, answers, strict=True):
+    for (place, item), answer in zip(items, map(str.strip, answers), strict=True):
         yield Record(
             benchmark=item.benchmark,
             id=item.id,
@@ -167,7 +192,7 @@ def _answers(
             spec=job.spec,
             question=item.question,
             gold=item.gold,
-            prediction=answer.strip(),
+            prediction=answer,
             score=score(item.benchmark, answer, item.gold, item.options),
             split=item.split,
             group=item.group,
@@ -193,12 +218,16 @@ def _tokenised(model: Any, processor: Any, texts: list[str], counts: list[int]) 
 def _specs(methods: str) -> list[str]:
     """`a,b:x=1,y=2,c` is a, b:x=1,y=2 and c: an option belongs to the method before it."""
     specs: list[str] = []
-    for part in methods.split(","):
+    for part in _parts(methods):
         if specs and "=" in part and ":" not in part:
             specs[-1] += f",{part}"
         else:
             specs.append(part)
     return specs
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
 
 
 def _with_keep(spec: str, keep: int) -> str:

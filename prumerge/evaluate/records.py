@@ -6,11 +6,12 @@ The first line holds the settings; the same file continues only under the same s
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,18 @@ class Record:
 
 
 class Log:
-    """A file of records, opened to read what is there and to append."""
+    """A file of records: read what is there, append what is new."""
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        """Raises ValueError if the file was made with other settings, OSError if it cannot be written."""
+        """Raises ValueError if the file was made with other settings or is no such file."""
         self.path = path
-        self.repaired = 0
+        self.records: list[Record] = []
+        header = _line({"settings": settings})
+        data = path.read_bytes() if path.is_file() else b""
+        whole = data[: data.rfind(b"\n") + 1]
+        self.repaired = len(data) - len(whole)
         """Bytes of an unfinished last line that were cut off."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and path.stat().st_size:
-            self.repaired = repair(path)
-        if path.exists() and path.stat().st_size:
+        if whole or not header.startswith(data):
             before, self.records = read(path)
             different = [name for name in {**settings, **before} if settings.get(name) != before.get(name)]
             if different:
@@ -64,43 +66,39 @@ class Log:
                     f"{name} was {before.get(name)}, now {settings.get(name)}" for name in different
                 )
                 raise ValueError(f"{path} was made with other settings ({changes}); choose another --output")
-            self.file: IO[str] = path.open("a", encoding="utf-8")
-        else:
-            self.records = []
-            self.file = path.open("w", encoding="utf-8")
-            self._write({"settings": settings})
-
-    def __enter__(self) -> Log:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
+        if self.repaired:
+            os.truncate(path, len(whole))
+        self._header = b"" if whole else header  # goes before the first answer
 
     def append(self, record: Record) -> None:
         """Write one answer through to the file. OSError names the file and what is safe in it."""
-        self._write(asdict(record))
-        self.records.append(record)
-
-    def _write(self, line: dict[str, Any]) -> None:
         try:
-            self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            self.file.flush()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                file.write(self._header + _line(asdict(record)))
         except OSError as error:
+            safe = f"; {len(self.records)} answers are safe in it, the same command goes on from there"
             raise OSError(
-                f"{self.path} cannot be written ({error.strerror}); the {len(self.records)} answers before "
-                "are safe in it, and the same command continues from there"
+                f"{self.path} cannot be written ({error.strerror}){safe if self.records else ''}"
             ) from error
+        self._header = b""
+        self.records.append(record)
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Record]]:
-    """Settings and records of a finished or interrupted run. Raises ValueError if it is no such file."""
+    """Settings and records of a finished or interrupted run; an unfinished last line is passed over.
+
+    Raises ValueError if it is no such file.
+    """
     if not path.is_file():
         raise ValueError(f"there are no answers at {str(path)!r}")
-    first, *rest = path.read_text(encoding="utf-8").splitlines() or [""]
+    first, *rest = path.read_bytes().split(b"\n")[:-1] or [b""]
     try:
-        return json.loads(first)["settings"], [Record(**json.loads(line)) for line in rest]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        settings, records = json.loads(first)["settings"], [Record(**json.loads(line)) for line in rest]
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{str(path)!r} is no file of answers ({error})") from None
+    # Two runs at once may have asked the same.
+    return settings, list({record.key: record for record in records}.values())
 
 
 def by_method(records: Iterable[Record]) -> dict[str, list[Record]]:
@@ -111,11 +109,5 @@ def by_method(records: Iterable[Record]) -> dict[str, list[Record]]:
     return {label: sorted(rows, key=lambda record: record.id) for label, rows in groups.items()}
 
 
-def repair(path: Path) -> int:
-    """Cut off a last line that a kill left unfinished; how many bytes that were."""
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        with path.open("r+b") as file:
-            file.truncate(whole)
-    return len(data) - whole
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode() + b"\n"

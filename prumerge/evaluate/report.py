@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from functools import partial
+from itertools import product
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from prumerge.evaluate.records import Record, by_method
+from prumerge.evaluate.records import Record
 from prumerge.evaluate.scoring import accuracy, all_right, f1, mme, score, yes_or_no
 from prumerge.evaluate.statistics import Comparison, compare, holm
 
@@ -20,6 +24,7 @@ class Row:
     """One method over all benchmarks."""
 
     method: str
+    questions: int
     tokens: float
     """Mean visual tokens the language model read; the next two are the 5th and 95th percentile."""
     tokens_low: float
@@ -29,12 +34,14 @@ class Row:
     accuracy: float
     """Percent of all questions, every question counting the same."""
     against_none: Comparison | None
-    """All questions, paired with those of `none`; p corrected over the methods."""
+    """All questions that both answered, paired; p corrected over the methods."""
     encode_ms: float
     reduce_ms: float
     prefill_ms: float
     decode_ms: float
 
+
+BLIND = "blind"
 
 # What each benchmark is scored by, and the public benchmark that it mirrors.
 MEASURES = {
@@ -64,30 +71,64 @@ def measure(benchmark: str, records: Sequence[Record]) -> float:
 
 
 def summarise(groups: dict[str, list[Record]]) -> list[Row]:
-    """A row for each method, in the order given; methods are compared on the questions that both answered."""
+    """A row for each method, in the order given, and one for answers that never look at the picture."""
     base = {record.id: record.score for record in groups.get("none", [])}
-    rows = []
-    for method, records in groups.items():
-        kept = [record.tokens_kept for record in records]
-        names = [name for name in MEASURES if any(record.benchmark == name for record in records)]
-        both = [record for record in records if record.id in base and method != "none"]
-        times = {
-            stage: float(np.mean([getattr(record, stage) for record in records]))
-            for stage in ("encode_ms", "reduce_ms", "prefill_ms", "decode_ms")
-        }
-        rows.append(
-            Row(
-                method=method,
-                tokens=float(np.mean(kept)),
-                tokens_low=float(np.percentile(kept, 5)),
-                tokens_high=float(np.percentile(kept, 95)),
-                scores={name: measure(name, [r for r in records if r.benchmark == name]) for name in names},
-                accuracy=accuracy(record.score for record in records),
-                against_none=paired(both, base) if both else None,
-                **times,
-            )
-        )
-    return _corrected(rows)
+    rows = [_row(method, records, {} if method == "none" else base) for method, records in groups.items()]
+    return [*_corrected(rows), _row(BLIND, blind(max(groups.values(), key=len)), {})]
+
+
+def blind(records: Sequence[Record]) -> list[Record]:
+    """The same questions, each benchmark answered by the one answer that scores most there."""
+    best: list[Record] = []
+    for name in benchmarks(records):
+        asked = [
+            replace(record, tokens_kept=0, encode_ms=0.0, reduce_ms=0.0, prefill_ms=0.0, decode_ms=0.0)
+            for record in records
+            if record.benchmark == name
+        ]
+        answers = sorted({record.gold for record in asked})
+        tries = [[rescored(replace(record, prediction=answer)) for record in asked] for answer in answers]
+        best += max(tries, key=partial(measure, name))
+    return best
+
+
+def benchmarks(records: Iterable[Record]) -> list[str]:
+    """Those that the records belong to."""
+    there = {record.benchmark for record in records}
+    return [name for name in MEASURES if name in there]
+
+
+def columns(rows: Sequence[Row]) -> list[str]:
+    """The benchmarks that any method was asked."""
+    return [name for name in MEASURES if any(name in row.scores for row in rows)]
+
+
+def complete(rows: Sequence[Row]) -> list[Row]:
+    """Those who answered as many questions as anyone: the others stand for an easier or harder test."""
+    most = max(row.questions for row in rows)
+    return [row for row in rows if row.questions == most]
+
+
+def _row(method: str, records: Sequence[Record], base: dict[str, float]) -> Row:
+    kept = [record.tokens_kept for record in records]
+    both = [record for record in records if record.id in base]
+    return Row(
+        method=method,
+        questions=len(records),
+        tokens=fmean(kept),
+        tokens_low=float(np.percentile(kept, 5)),
+        tokens_high=float(np.percentile(kept, 95)),
+        scores={
+            name: measure(name, [record for record in records if record.benchmark == name])
+            for name in benchmarks(records)
+        },
+        accuracy=accuracy(record.score for record in records),
+        against_none=paired(both, base) if both else None,
+        encode_ms=fmean(record.encode_ms for record in records),
+        reduce_ms=fmean(record.reduce_ms for record in records),
+        prefill_ms=fmean(record.prefill_ms for record in records),
+        decode_ms=fmean(record.decode_ms for record in records),
+    )
 
 
 def rescored(record: Record) -> Record:
@@ -121,39 +162,40 @@ class Rivals:
 
 
 def rivals(groups: dict[str, list[Record]]) -> list[Rivals]:
-    """The first method against each other one at the same tokens (p corrected over all these pairs)."""
-    budgets: dict[int, list[str]] = {}
+    """At each number of tokens the first method, and each with its own choice, against all others.
+
+    p is corrected over all these pairs.
+    """
+    budgets: dict[int, list[str]] = defaultdict(list)
     for label, records in groups.items():
-        budgets.setdefault(round(float(np.mean([record.tokens_kept for record in records]))), []).append(
-            label
-        )
-    pairs = [(labels[0], label) for labels in budgets.values() for label in labels[1:]]
-    compared = []
-    for first, second in pairs:
-        other = {record.id: record.score for record in groups[second]}
-        compared.append(paired([record for record in groups[first] if record.id in other], other))
-    corrected = holm([comparison.p for comparison in compared])
+        if label != "none":
+            budgets[round(fmean(record.tokens_kept for record in records))].append(label)
+    compared: dict[tuple[str, str], Comparison] = {}
+    for labels in budgets.values():
+        leaders = dict.fromkeys([labels[0], *(label for label in labels if label.endswith("@auto"))])
+        for first, second in product(leaders, labels):
+            other = {record.id: record.score for record in groups[second]}
+            both = [record for record in groups[first] if record.id in other]
+            if both and first != second and (second, first) not in compared:
+                compared[first, second] = paired(both, other)
+    corrected = holm([comparison.p for comparison in compared.values()])
     return [
         Rivals(first, second, replace(comparison, p=p))
-        for (first, second), comparison, p in zip(pairs, compared, corrected, strict=True)
+        for ((first, second), comparison), p in zip(compared.items(), corrected, strict=True)
     ]
 
 
 def as_csv(rows: Sequence[Row]) -> str:
     """One line a method."""
     out = io.StringIO()
-    names = list(rows[0].scores)
+    names, gaps = columns(rows), [field.name for field in fields(Comparison)]
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ["method", "tokens", "tokens_p5", "tokens_p95", *names, "accuracy", "difference", "low", "high", "p"]
-    )
+    writer.writerow(["method", "questions", "tokens", "tokens_p5", "tokens_p95", *names, "accuracy", *gaps])
     for row in rows:
-        against = row.against_none
-        gap = [against.difference, against.low, against.high, against.p] if against else [""] * 4
+        tokens = [row.tokens, row.tokens_low, row.tokens_high]
         scores = [row.scores.get(name, "") for name in names]
-        writer.writerow(
-            [row.method, row.tokens, row.tokens_low, row.tokens_high, *scores, row.accuracy, *gap]
-        )
+        gap = astuple(row.against_none) if row.against_none else [""] * len(gaps)
+        writer.writerow([row.method, row.questions, *tokens, *scores, row.accuracy, *gap])
     return out.getvalue()
 
 
@@ -161,6 +203,8 @@ def pareto(rows: Sequence[Row]) -> Any:
     """Accuracy against visual tokens as a matplotlib Figure; a line joins the budgets of one method."""
     from matplotlib.figure import Figure
 
+    rows = complete(rows)
+    levels = {"none": ("--", "none (all tokens)"), BLIND: (":", "blind (one answer for all)")}
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     families = dict.fromkeys(row.method.rpartition("@")[0] or row.method for row in rows)
@@ -168,12 +212,16 @@ def pareto(rows: Sequence[Row]) -> Any:
         points = sorted(
             (r.tokens, r.accuracy) for r in rows if (r.method.rpartition("@")[0] or r.method) == name
         )
-        if name == "none":
-            axes.axhline(points[0][1], color="black", linewidth=1, linestyle="--", label="none (all tokens)")
+        if name in levels:
+            style, label = levels[name]
+            axes.axhline(points[0][1], color="black", linewidth=1, linestyle=style, label=label)
         else:
             axes.plot(*zip(*points, strict=True), marker="o", label=name)
     axes.set(xlabel="visual tokens (mean)", ylabel="% of questions right", xscale="log")
-    ticks = sorted({round(row.tokens) for row in rows if row.method != "none"})
+    ticks: list[int] = []
+    for tokens in sorted({round(row.tokens) for row in rows if row.method not in levels}):
+        if not ticks or tokens > 1.2 * ticks[-1]:  # one legible label for budgets that are close
+            ticks.append(tokens)
     axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
     axes.minorticks_off()
     axes.spines[["top", "right"]].set_visible(False)
@@ -189,6 +237,3 @@ def _corrected(rows: list[Row]) -> list[Row]:
         replace(row, against_none=replace(row.against_none, p=next(corrected))) if row.against_none else row
         for row in rows
     ]
-
-
-__all__ = ["Rivals", "Row", "as_csv", "by_method", "measure", "pareto", "rescored", "rivals", "summarise"]

@@ -9,21 +9,36 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from string import ascii_uppercase
 
 _ARTICLES = {"a", "an", "the"}
 _DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 _NUMBERS = {word: str(number) for number, word in enumerate(_DIGITS)}
 _NUMBERS["none"] = "0"  # as the official code has it
-_PUNCTUATION = r";/[]\"{}()=+\_-><@`,?!"
+_PUNCTUATION = r""";/[]"{}()=+\_-><@`,?!"""
+_CONTRACTIONS = """
+ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd
+how'll how's i'm i've isn't it'd it'll ma'am might've mightn't must've mustn't needn't o'clock
+oughtn't shan't should've shouldn't someone's that'd that's there'd there's they'd they'll they're
+they've wasn't we've weren't what'll what're what's what've when's where'd where's where've who'd
+who'll who's who've why'll why're why's won't would've wouldn't y'all you'd you'll you're you've
+"""
+_APOSTROPHES = {word.replace("'", ""): word for word in _CONTRACTIONS.split()}
 
 
 def normalised(text: str) -> str:
-    """VQA's normal form: lower case, no punctuation or articles, digits for number words."""
+    """VQA's normal form: lower case, no punctuation or articles, digits for number words.
+
+    As in the official code a mark is deleted if it stands beside a space anywhere, and else becomes one.
+    """
     text = text.replace("\n", " ").replace("\t", " ").strip()
-    text = re.sub(r"(?<=\d),(?=\d)", "", text)
-    text = "".join(" " if character in _PUNCTUATION else character for character in text)
-    text = re.sub(r"\.(?!\d)", "", text.lower())
-    return " ".join(_NUMBERS.get(word, word) for word in text.split() if word not in _ARTICLES)
+    thousands, cleaned = re.search(r"\d,\d", text), text
+    for mark in _PUNCTUATION:
+        deleted = thousands or f"{mark} " in text or f" {mark}" in text
+        cleaned = cleaned.replace(mark, "" if deleted else " ")
+    cleaned = re.sub(r"\.(?!\d)", "", cleaned).lower()
+    words = [_NUMBERS.get(word, word) for word in cleaned.split()]
+    return " ".join(_APOSTROPHES.get(word, word) for word in words if word not in _ARTICLES)
 
 
 def vqa(prediction: str, golds: Sequence[str]) -> float:
@@ -31,9 +46,9 @@ def vqa(prediction: str, golds: Sequence[str]) -> float:
 
     That is the mean over annotators of min(1, matches among the nine others / 3).
     """
-    golds = list(golds) * (10 // len(golds)) if len(golds) < 10 else list(golds)
-    matches = sum(normalised(gold) == normalised(prediction) for gold in golds)
-    return min(1.0, 0.3 * matches)
+    said = normalised(prediction)
+    matches = sum(normalised(gold) == said for gold in golds) * (10 if len(golds) == 1 else 1)
+    return min(10, 3 * matches) / 10
 
 
 def yes_or_no(prediction: str) -> str:
@@ -49,16 +64,11 @@ def mme_yes_or_no(prediction: str) -> str | None:
 
 
 def letter(prediction: str, options: int) -> str | None:
-    """ScienceQA's and MMBench's reading: a letter alone, before a period, or "The answer is X."."""
-    text = prediction.strip()
-    letters = [chr(ord("A") + place) for place in range(options)]
-    bare = text.upper().strip("().:")
-    if bare in letters:
-        return bare
-    if text[:1].upper() in letters and text[1:2] in (".", ":", ")"):
-        return text[0].upper()
-    found = re.findall(r"answer is \(?([A-Za-z])\)?(?:\.|$)", text)
-    return found[0].upper() if len(found) == 1 and found[0].upper() in letters else None
+    """ScienceQA's and MMBench's reading: a letter alone, before a mark, or in "The answer is X."."""
+    text = prediction.strip().upper()
+    found = re.findall(r"^\(?([A-Z])[.:)]*$|^\(?([A-Z])[.:)]+\s|ANSWER IS \(?([A-Z])\)?(?:\.|$)", text)
+    letters = {"".join(groups) for groups in found}
+    return min(letters) if len(letters) == 1 and letters <= set(ascii_uppercase[:options]) else None
 
 
 def accuracy(scores: Iterable[float]) -> float:

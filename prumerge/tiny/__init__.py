@@ -1,0 +1,52 @@
+"""The embedded model: a genuine LLaVA of two million parameters, its scenes, weights and trainer.
+
+Nothing heavy is imported before it is used.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from prumerge.tiny.questions import Question
+
+WEIGHTS = Path(__file__).parent / "weights"
+SAMPLES = Path(__file__).parent / "samples"
+SCENES_PER_SEED = 20_000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A shipped picture and questions about it with their answers."""
+
+    path: Path
+    questions: "list[Question]"
+
+
+def samples() -> list[Sample]:
+    from prumerge.tiny.questions import Question
+
+    entries = json.loads((SAMPLES / "samples.json").read_text())
+    return [
+        Sample(SAMPLES / entry["image"], [Question(**q) for q in entry["questions"]]) for entry in entries
+    ]
+
+
+def held_out(count: int, seed: int = 0) -> "Iterator[tuple[Image, Question]]":
+    """Pictures the model was not trained on, with one question each; the families take turns.
+
+    Each seed below 40 has its own scenes.
+    """
+    from prumerge.tiny.questions import balanced
+    from prumerge.tiny.scenes import HELD_OUT, scene
+
+    if not 0 <= seed < 40:
+        raise ValueError(f"seed must be from 0 to 39, not {seed}")
+    first = HELD_OUT.start + seed * SCENES_PER_SEED
+    scenes = (scene(number) for number in range(first, first + SCENES_PER_SEED))
+    for drawn, question in balanced(scenes, count, seed):
+        yield drawn.image, question

@@ -1,0 +1,178 @@
+"""Six mini-benchmarks on held-out scenes, each asked and answered as the public benchmark that it mirrors.
+
+Questions come scene by scene, so that a picture is encoded once for all that is asked about it. Yes and no
+are balanced, right letters are spread evenly, and negatives are chosen as POPE does.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+
+from prumerge.tiny.questions import attribute, reading, shapes
+from prumerge.tiny.scenes import COLOURS, HELD_OUT, PICTOGRAMS, SHAPES, WORDS, Scene, pick, scene
+
+FIRST = HELD_OUT.start + 850_000  # scenes that no other part of the project looks at
+WHOLE = 12  # so many questions hold whole pairs and rotations, and splits and answers evenly
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question to be asked and scored."""
+
+    benchmark: str
+    id: str
+    picture: int
+    """The seed of its scene."""
+    question: str
+    gold: str
+    split: str = ""
+    """POPE's kind of negatives, MME's subtask."""
+    group: str = ""
+    """Items that count only together: an MME pair, the rotations of one choice."""
+    options: int = 0
+    """Lettered choices, if any."""
+
+
+def pictures(count: int, names: tuple[str, ...]) -> Iterator[tuple[Scene, list[Item]]]:
+    """Scenes with what is asked about them, until each benchmark has `count` items."""
+    asked = dict.fromkeys(names, 0)
+    seed = FIRST
+    while min(asked.values()) < count:
+        drawn, items = scene(seed), []
+        for name in names:
+            if asked[name] < count:
+                random = np.random.default_rng((seed, list(BENCHMARKS).index(name)))
+                new = BENCHMARKS[name](drawn, asked[name], random)
+                items += new[: count - asked[name]]
+                asked[name] += len(new[: count - asked[name]])
+        if items:
+            yield drawn, items
+        seed += 1
+
+
+def vqa(drawn: Scene, number: int, random: Generator) -> list[Item]:
+    """The colour or the shape of something: free text, as VQAv2."""
+    question = attribute(drawn, random)
+    return [_item("attribute", drawn, number, question.text, question.answer)] if question else []
+
+
+def textvqa(drawn: Scene, number: int, random: Generator) -> list[Item]:
+    """The word on the sign: free text, as TextVQA, without OCR tokens in the prompt."""
+    question = reading(drawn, random)
+    return [_item("reading", drawn, number, question.text, question.answer)] if question else []
+
+
+def scienceqa(drawn: Scene, number: int, random: Generator) -> list[Item]:
+    """One of four letters, as ScienceQA; the right one goes round."""
+    choice = _choice(drawn, random)
+    if choice is None:
+        return []
+    text, right, wrong = choice
+    return [_lettered("choice", drawn, number, text, right, wrong, number % 4)]
+
+
+def mmbench(drawn: Scene, number: int, random: Generator) -> list[Item]:
+    """The same choice four times with its options moved round, as MMBench: all four must be right."""
+    choice = _choice(drawn, random)
+    if choice is None:
+        return []
+    text, right, wrong = choice
+    return [_lettered("circular", drawn, number + turn, text, right, wrong, turn) for turn in range(4)]
+
+
+def pope(drawn: Scene, number: int, random: Generator) -> list[Item]:
+    """Is it there? Half yes; absent things are random, frequent ones, or near misses, as POPE."""
+    split = ("random", "popular", "adversarial")[number % 3]
+    wanted = "yes" if number // 3 % 2 == 0 else "no"
+    present = {thing.kind for thing in drawn.objects}
+    if split == "adversarial":
+        there = {(thing.colour, thing.kind) for thing in shapes(drawn)}
+        near = [(colour, kind) for _, kind in sorted(there) for colour in COLOURS]
+        pairs = sorted(there) if wanted == "yes" else [pair for pair in near if pair not in there]
+        names = [f"{colour} {kind}" for colour, kind in pairs]
+    else:
+        frequent = [*SHAPES, "sign"]
+        kinds = frequent if split == "popular" else [*SHAPES, *PICTOGRAMS, "sign"]
+        names = [kind for kind in kinds if (kind in present) == (wanted == "yes")]
+    if not names:
+        return []
+    return [_item("existence", drawn, number, _is_there(pick(names, random)), wanted, split=split)]
+
+
+def mme(drawn: Scene, number: int, random: Generator) -> list[Item]:
+    """Two questions on one picture, one yes and one no, as MME."""
+    subtask = ("existence", "colour")[number // 2 % 2]
+    present = sorted({thing.kind for thing in drawn.objects})
+    kinds = Counter(thing.kind for thing in drawn.objects)
+    if subtask == "existence" and present:
+        yes = pick(present, random)
+        no = pick([kind for kind in [*SHAPES, *PICTOGRAMS, "sign"] if kind not in present], random)
+    elif subtask == "colour" and (single := [thing for thing in shapes(drawn) if kinds[thing.kind] == 1]):
+        thing = single[random.integers(len(single))]
+        yes = f"{thing.colour} {thing.kind}"
+        no = f"{pick([colour for colour in COLOURS if colour != thing.colour], random)} {thing.kind}"
+    else:
+        return []
+    return [
+        _item("perception", drawn, number + turn, _is_there(name), gold, split=subtask, group=str(drawn.seed))
+        for turn, (name, gold) in enumerate([(yes, "yes"), (no, "no")])
+    ]
+
+
+BENCHMARKS = {
+    "attribute": vqa,
+    "choice": scienceqa,
+    "reading": textvqa,
+    "existence": pope,
+    "perception": mme,
+    "circular": mmbench,
+}
+
+
+def _item(
+    benchmark: str, drawn: Scene, number: int, question: str, gold: str, split: str = "", group: str = ""
+) -> Item:
+    return Item(benchmark, f"{benchmark}-{number:04}", drawn.seed, question, gold, split, group)
+
+
+def _is_there(name: str) -> str:
+    return f"is there {'an' if name[0] in 'aeio' else 'a'} {name}?"
+
+
+def _choice(drawn: Scene, random: Generator) -> tuple[str, str, list[str]] | None:
+    """A question with its answer and three wrong ones."""
+    kinds = Counter(thing.kind for thing in drawn.objects)
+    coloured = [thing for thing in drawn.objects if thing.colour and kinds[thing.kind] == 1]
+    about = random.random()
+    if about < 0.25 and drawn.sign:
+        text, right, names = "what does the sign say?", str(drawn.sign.text), WORDS
+    elif about < 0.5 and coloured:
+        thing = coloured[random.integers(len(coloured))]
+        text, right, names = f"what colour is the {thing.kind}?", str(thing.colour), list(COLOURS)
+    elif kinds:
+        text, right = "which is in the picture?", pick(sorted(kinds), random)
+        names = [kind for kind in [*SHAPES, *PICTOGRAMS, "sign"] if kind not in kinds]
+    else:
+        return None
+    wrong = [name for name in names if name != right]
+    return text, right, [str(name) for name in random.choice(wrong, 3, replace=False)]
+
+
+def _lettered(
+    benchmark: str, drawn: Scene, number: int, text: str, right: str, wrong: list[str], place: int
+) -> Item:
+    options = np.roll([right, *wrong], place).tolist()
+    listed = " ".join(f"{letter}: {option}" for letter, option in zip("abcd", options, strict=True))
+    group = f"{drawn.seed}" if benchmark == "circular" else ""
+    return Item(
+        benchmark,
+        f"{benchmark}-{number:04}",
+        drawn.seed,
+        f"{text} {listed}",
+        "ABCD"[place],
+        group=group,
+        options=4,
+    )

@@ -1,0 +1,414 @@
+"""Train the embedded model from nothing: `python -m prumerge.tiny.train --out RUN --export WEIGHTS`.
+
+    vision          tower on subsets of 128 patches
+    vision-full     tower on all patches
+    cache           features of the frozen tower, once
+    language        projector and language model on random subsets of the visual tokens
+    language-slow   the same, more of the families that are learned slowly
+    language-full   the same on all visual tokens
+
+The run can be killed at any time and continues from its last checkpoint when started again.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from prumerge.tiny.architecture import PRESETS, make_model, vision_tower
+from prumerge.tiny.learn_language import QuestionBatches, exact_match, language_loss
+from prumerge.tiny.learn_vision import (
+    VisionBatches,
+    VisionHeads,
+    class_attention,
+    encode,
+    outliers,
+    vision_loss,
+)
+from prumerge.tiny.scenes import GRID, HELD_OUT, TRAIN
+from prumerge.tiny.vocabulary import make_processor
+
+CACHED = (
+    TRAIN.start + 6_000_000
+)  # scenes of the language stages; those of the vision stages start at TRAIN.start
+CHECKED_VISION = HELD_OUT.start + 900_000  # scenes of the checks during training
+CHECKED_LANGUAGE = HELD_OUT.start + 910_000
+CHECKPOINT_SECONDS = 60
+# attribute, existence, counting, spatial, multiple choice, reading
+MIX = (1.0, 1.5, 2.0, 2.0, 3.0, 2.5)
+SLOW_MIX = (2.5, 0.7, 3.0, 3.5, 1.5, 0.7)
+MAY_CHANGE = ["out", "export", "threads", "workers", "stop_after", "device", "minutes"]  # when resuming
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    steps: int
+    batch: int
+    tokens: int  # visual tokens per picture
+    rate: tuple[float, float]  # learning rate at the start and at the end, as a share of the highest
+    share: float  # of the minutes, if those are limited
+    check_every: int
+    often: tuple[float, ...] = ()  # how often each family of questions is asked
+
+
+def stages(options: argparse.Namespace) -> list[Stage]:
+    patches, small = GRID * GRID, options.preset == "test"
+    batch = 2 if small else options.batch
+    half, quarter = max(batch // 2, 2), max(batch // 4, 2)
+    every = options.check_every
+    return [
+        Stage("vision", options.vision_steps, batch, 128, (1, 0.3), 0.34, every),
+        Stage("vision-full", options.vision_full_steps, quarter, patches, (0.3, 0), 0.1, every),
+        Stage("cache", -(-options.scenes // 16), 16, patches, (0, 0), 1, every),
+        Stage("language", options.language_steps, half, 224, (1, 0.4), 0.34, every, MIX),
+        Stage("language-slow", options.language_slow_steps, half, 224, (0.5, 0.25), 0.12, every, SLOW_MIX),
+        Stage(
+            "language-full", options.language_full_steps, quarter, patches, (0.25, 0), 0.075, every, SLOW_MIX
+        ),
+    ]
+
+
+class Run:
+    """Everything that changes while training, and how it is kept on disk."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.options, self.folder = options, Path(options.out)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.processor = make_processor()
+        torch.manual_seed(options.seed)
+        self.model = make_model(PRESETS[options.preset]).to(options.device)
+        self.heads = VisionHeads(PRESETS[options.preset].vision_width).to(options.device)
+        self.tower = vision_tower(self.model)
+        self.stage, self.step, self.elapsed = 0, 0, 0.0
+        self.optimizers: list[torch.optim.Optimizer] = []
+        self.seconds: dict[str, float] = {}
+        self.started = self.saved = time.monotonic()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self.options).items() if name not in MAY_CHANGE}
+
+    def resume(self) -> None:
+        """Continue from the checkpoint, if there is one."""
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            self.enter(0)
+            return
+        state = torch.load(path, map_location=self.options.device, weights_only=True)
+        different = sorted(k for k, v in self.settings.items() if state["settings"].get(k) != v)
+        if different:
+            raise SystemExit(
+                f"{path} was made with another {', '.join(different)}: "
+                "give the settings it was started with, or another --out"
+            )
+        self.model.load_state_dict(state["model"])
+        self.heads.load_state_dict(state["heads"])
+        self.enter(state["stage"])
+        self.step, self.elapsed, self.seconds = state["step"], state["elapsed"], state["seconds"]
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+    def save(self) -> None:
+        state = {
+            "settings": self.settings,
+            "stage": self.stage,
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "heads": self.heads.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+        path = self.folder / "checkpoint.pt"
+        torch.save(state, path.with_suffix(".new"))
+        os.replace(path.with_suffix(".new"), path)
+        self.saved = time.monotonic()
+
+    def enter(self, number: int) -> None:
+        """Start a stage; the optimizers carry on if it trains what the one before did."""
+        stage = stages(self.options)[number].name if number < len(stages(self.options)) else "done"
+        if stage in ("vision", "language") or not self.optimizers:
+            trained: list[nn.Module] = []
+            if stage.startswith("vision"):
+                trained = [self.tower, self.heads]
+            elif stage.startswith("language"):
+                trained = [self.model.model.multi_modal_projector, self.model.model.language_model]
+            self.optimizers = make_optimizers(trained) if trained else []
+        if stage == "cache":
+            self.optimizers = []
+        self.stage, self.step, self.elapsed = number, 0, 0.0
+
+    def log(self, **values: Any) -> None:
+        line = json.dumps({"date": datetime.now(timezone.utc).isoformat(timespec="seconds"), **values})
+        with open(self.folder / "log.jsonl", "a") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
+
+
+def make_optimizers(trained: list[nn.Module]) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for the rest."""
+    named = [(name, p) for module in trained for name, p in module.named_parameters()]
+    matrices = [p for name, p in named if p.ndim == 2 and ("layers." in name or name.startswith("linear_"))]
+    inside = {id(p) for p in matrices}
+    rest = [p for _, p in named if id(p) not in inside]
+    return [
+        torch.optim.Muon(matrices, lr=2.5e-3, adjust_lr_fn="match_rms_adamw", weight_decay=0.05),
+        torch.optim.AdamW(rest, lr=1.5e-3, betas=(0.9, 0.98), weight_decay=0.01),
+    ]
+
+
+def train(options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads)
+    run = Run(options)
+    run.resume()
+    plan = stages(options)
+    steps = 0
+    while run.stage < len(plan):
+        stage = plan[run.stage]
+        work = cache_step if stage.name == "cache" else train_step
+        began, before = time.monotonic(), run.elapsed
+        for batch in batches(run, stage):
+            if work is train_step and progress(run, stage) >= 1:
+                break
+            logged = work(run, stage, batch)
+            run.step += 1
+            run.elapsed = before + time.monotonic() - began
+            steps += 1
+            if run.step % 20 == 0:
+                run.log(stage=stage.name, step=run.step, elapsed=round(run.elapsed), **numbers(logged))
+            if run.step % stage.check_every == 0 and work is train_step:
+                check(run, stage)
+            if time.monotonic() - run.saved > CHECKPOINT_SECONDS:
+                run.save()
+            if options.stop_after and steps >= options.stop_after:
+                run.save()
+                return
+        if work is train_step:
+            check(run, stage)
+        run.seconds[stage.name] = run.elapsed
+        run.enter(run.stage + 1)
+        run.save()
+    export(run)
+
+
+def progress(run: Run, stage: Stage) -> float:
+    """How much of the stage is done, by steps or by minutes, whichever is further."""
+    minutes = run.options.minutes * stage.share if run.options.minutes else float("inf")
+    return max(run.step / max(stage.steps, 1), run.elapsed / 60 / minutes)
+
+
+def batches(run: Run, stage: Stage) -> Iterator[dict[str, Tensor]]:
+    """The remaining batches of the stage."""
+    options = run.options
+    data: Dataset
+    if stage.name.startswith("vision"):
+        first = TRAIN.start + (0 if stage.name == "vision" else 5_000_000)
+        data = VisionBatches(first, stage.batch, stage.tokens, stage.steps)
+    elif stage.name == "cache":
+        data = VisionBatches(CACHED, stage.batch, stage.tokens, stage.steps)
+    else:
+        data = QuestionBatches(
+            run.processor.tokenizer, CACHED, options.scenes, stage.batch, stage.tokens, options.questions,
+            stage.steps, seed=1000 * options.seed + run.stage, often=stage.often,
+        )  # fmt: skip
+    loader = DataLoader(
+        data, batch_size=None, sampler=range(run.step, stage.steps), num_workers=options.workers,
+        prefetch_factor=8 if options.workers else None,
+    )  # fmt: skip
+    for batch in loader:
+        yield {name: values.to(options.device) for name, values in batch.items()}
+
+
+def train_step(run: Run, stage: Stage, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One update of the parameters."""
+    done, warm = progress(run, stage), min(1, (run.step + 1) / 100)
+    start, end = stage.rate
+    warm = warm if start == 1 else 1
+    for optimizer in run.optimizers:
+        for group in optimizer.param_groups:
+            group.setdefault("highest", group["lr"])
+            group["lr"] = group["highest"] * warm * (start + (end - start) * done)
+    with torch.autocast(run.options.device, torch.bfloat16, enabled=run.options.device == "cuda"):
+        if stage.name.startswith("vision"):
+            loss, logged = vision_loss(run.tower, run.heads, batch)
+        else:
+            loss, logged = language_loss(run.model, cached(run, batch), batch)
+    loss.backward()
+    parameters = [
+        p for optimizer in run.optimizers for group in optimizer.param_groups for p in group["params"]
+    ]
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    for optimizer in run.optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+    return logged
+
+
+def features_file(run: Run, mode: Literal["r", "r+", "w+"] = "r") -> np.memmap:
+    """The features of the cached scenes, on disk."""
+    shape = run.options.scenes, GRID * GRID, PRESETS[run.options.preset].vision_width
+    return np.memmap(run.folder / "features.f16", np.float16, mode, shape=shape)
+
+
+def cache_step(run: Run, stage: Stage, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    path = run.folder / "features.f16"
+    file = features_file(run, "r+" if path.exists() else "w+")
+    with torch.no_grad():
+        features, _ = encode(run.tower, batch["patches"], batch["index"])
+    start = run.step * stage.batch
+    stop = min(start + stage.batch, len(file))
+    file[start:stop] = features[: stop - start].float().cpu().numpy()
+    file.flush()
+    return {}
+
+
+def cached(run: Run, batch: dict[str, Tensor]) -> Tensor:
+    """The chosen visual tokens of the batch's scenes."""
+    file = features_file(run)
+    rows, index = batch["rows"].cpu().numpy(), batch["index"].cpu().numpy()
+    return torch.from_numpy(file[rows[:, None], index]).float().to(run.options.device)
+
+
+def check(run: Run, stage: Stage) -> None:
+    """Measure on held-out scenes, log, and export once there is something that answers."""
+    if stage.name.startswith("vision"):
+        run.log(
+            stage=stage.name, step=run.step, elapsed=round(run.elapsed), held_out=check_vision(run, stage)
+        )
+    else:
+        run.log(stage=stage.name, step=run.step, elapsed=round(run.elapsed), held_out=check_language(run))
+        export(run)
+
+
+def check_vision(run: Run, stage: Stage) -> dict[str, float]:
+    totals: dict[str, list[float]] = defaultdict(list)
+    with torch.no_grad():
+        some = VisionBatches(CHECKED_VISION, 8, stage.tokens, run.options.check_scenes // 8)
+        for place in range(len(some)):
+            batch = {name: values.to(run.options.device) for name, values in some[place].items()}
+            for name, value in vision_loss(run.tower, run.heads, batch)[1].items():
+                totals[name].append(float(value))
+        whole = VisionBatches(CHECKED_VISION, 8, GRID * GRID, 2)
+        for place in range(len(whole)):
+            batch = whole[place]
+            attention = class_attention(
+                run.tower, batch["patches"].to(run.options.device), batch["index"].to(run.options.device)
+            )
+            totals["attention_outliers"] += outliers(attention).tolist()
+            objects = (batch["what"] > 0).to(attention.device)
+            totals["attention_on_objects"].append(float((attention * objects).sum(-1).mean()))
+    return {name: round(float(np.mean(values)), 4) for name, values in totals.items()}
+
+
+def check_language(run: Run) -> dict[str, float]:
+    """Exact match per family, all visual tokens."""
+    found: dict[str, list[bool]] = defaultdict(list)
+    count, size = run.options.check_scenes, 8
+    data = QuestionBatches(
+        run.processor.tokenizer, CHECKED_LANGUAGE, count, size, GRID * GRID, run.options.questions, 1, seed=0
+    )
+    pictures = VisionBatches(CHECKED_LANGUAGE, size, GRID * GRID, count // size)
+    for place in range(count // size):
+        picture = pictures[place]
+        with torch.no_grad():
+            features, _ = encode(
+                run.tower, picture["patches"].to(run.options.device), picture["index"].to(run.options.device)
+            )
+        batch = data.pack(np.arange(place * size, (place + 1) * size), 0, np.random.default_rng(place))
+        batch = {name: values.to(run.options.device) for name, values in batch.items()}
+        for family, right in exact_match(run.model, features.float(), batch):
+            found[family].append(right)
+    return {family: round(float(np.mean(right)), 4) for family, right in found.items()}
+
+
+def numbers(values: dict[str, Tensor]) -> dict[str, float]:
+    return {name: round(float(value.detach()), 4) for name, value in values.items()}
+
+
+def export(run: Run) -> None:
+    """Write the model and its processor; each file replaces its predecessor at once, the weights last."""
+    target = Path(run.options.export or run.folder / "weights")
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=run.folder) as name:
+        fresh = make_model(PRESETS[run.options.preset])
+        fresh.load_state_dict(run.model.state_dict())
+        fresh.to(torch.bfloat16).save_pretrained(name)
+        run.processor.save_pretrained(name)
+        (Path(name) / "training-log.json").write_text(json.dumps(summary(run), indent=1) + "\n")
+        for file in sorted(Path(name).iterdir(), key=lambda path: path.suffix == ".safetensors"):
+            shutil.copyfile(file, target / (file.name + ".new"))
+            os.replace(target / (file.name + ".new"), target / file.name)
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """What a reader of the weights wants to know: how they were made, and the curves."""
+    log = run.folder / "log.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    plan = stages(run.options)
+    return {
+        "settings": {**run.settings, "minutes": run.options.minutes},
+        "stage": plan[run.stage].name if run.stage < len(plan) else "done",
+        "seconds": {name: round(seconds) for name, seconds in run.seconds.items()},
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "versions": {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "numpy": np.__version__,
+        },
+        "machine": {
+            "device": run.options.device,
+            "processor": platform.machine(),
+            "threads": run.options.threads,
+        },
+        "held_out": [line for line in lines if "held_out" in line],
+        "training": [line for line in lines if "held_out" not in line and line["step"] % 200 == 0],
+    }
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "prumerge.tiny.train", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
+    add = parser.add_argument
+    add("--out", required=True, help="folder of the run: checkpoint, log, cached features")
+    add("--export", help="folder for the finished model (default: OUT/weights)")
+    add("--preset", choices=PRESETS, default="first")
+    add("--seed", type=int, default=0)
+    add("--minutes", type=float, help="end the training stages after this time in all, cutting steps short")
+    add("--vision-steps", type=int, default=3000)
+    add("--vision-full-steps", type=int, default=600)
+    add("--language-steps", type=int, default=4000)
+    add("--language-slow-steps", type=int, default=600)
+    add("--language-full-steps", type=int, default=1500)
+    add("--scenes", type=int, default=4000, help="scenes with cached features")
+    add("--questions", type=int, default=16, help="questions per scene and step, at most")
+    add(
+        "--batch", type=int, default=32, help="scenes per step of the first stage; later ones take 1/4 or 1/2"
+    )
+    add("--check-every", type=int, default=200, help="steps between measurements on held-out scenes")
+    add("--check-scenes", type=int, default=64)
+    add("--device", choices=["cpu", "cuda"], default="cpu")
+    add("--threads", type=int, default=1)
+    add("--workers", type=int, default=1, help="processes that draw scenes; 0: none")
+    add("--stop-after", type=int, help="stop after this many steps, to be resumed")
+    return parser
+
+
+if __name__ == "__main__":
+    train(parser().parse_args())

@@ -1,0 +1,237 @@
+"""Every question to every method, at equal numbers of tokens, none of them twice."""
+
+from collections import Counter
+from statistics import fmean
+
+import pytest
+import torch
+from builders import visual_tokens
+
+import prumerge
+from prumerge.answering import answer
+from prumerge.evaluate import harness
+from prumerge.evaluate.harness import Job, Plan, at, fingerprint, run
+from prumerge.evaluate.records import Log, by_method
+from prumerge.reducer import make
+from prumerge.tiny.benchmarks import BENCHMARKS, WHOLE, pictures
+
+METHODS = [name for name in prumerge.names() if name != "none"]
+
+
+def plan(methods="prumerge,spatial", budgets="36", benchmarks="existence,perception", questions=WHOLE):
+    return Plan.read(methods, budgets, benchmarks, questions)
+
+
+# what is asked
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("budget", [2, 16, 36, 144, 575, 576])
+def test_every_method_hands_over_exactly_the_budget(name, budget):
+    job = at(name, budget, visual_tokens())
+    assert job.label == f"{name}@{budget}"
+    for seed in range(3):
+        assert len(make(job.spec)(visual_tokens(seed=seed))) == budget
+
+
+@pytest.mark.parametrize(
+    "spec", ["prumerge:variant=paper", "prumerge:k=auto,merge=average", "prumerge_plus:k=0"]
+)
+def test_options_stay_beside_the_budget(spec):
+    job = at(spec, 36, visual_tokens())
+    assert job.label == f"{spec}@36"
+    assert len(make(job.spec)(visual_tokens(seed=1))) == 36
+
+
+def test_a_budget_that_a_method_cannot_meet_is_refused():
+    with pytest.raises(ValueError, match="prumerge cannot hand over as few as 1 visual tokens"):
+        at("prumerge", 1, visual_tokens())
+    with pytest.raises(ValueError, match="more than the 576 visual tokens"):
+        at("topk", 577, visual_tokens())
+
+
+def test_none_and_random_always_take_part():
+    jobs = plan("topk", "36,144").fixed(visual_tokens())
+    assert [job.label for job in jobs] == ["none", "topk@36", "random@36", "topk@144", "random@144"]
+    assert jobs[0] == Job("none", "none")
+
+
+def test_what_is_named_twice_is_asked_once():
+    twice = plan("topk, none,topk,random", "36,36,auto", "choice,choice,reading")
+    assert (twice.methods, twice.budgets, twice.adaptive) == (("topk", "random"), (36,), True)
+    assert twice.benchmarks == ("choice", "reading")
+    assert plan(benchmarks="all").benchmarks == tuple(BENCHMARKS)
+
+
+def test_options_belong_to_the_method_before_them():
+    specs = plan("prumerge:k=8,iqr=2,topk,prumerge_plus:heads=split,iqr=2").methods
+    assert specs == ("prumerge:k=8,iqr=2", "topk", "prumerge_plus:heads=split,iqr=2", "random")
+
+
+def test_only_adaptive_methods_choose_themselves():
+    labels = [job.label for job in plan("prumerge,spatial,prumerge_plus:k=8", "auto").own_choice()]
+    assert labels == ["prumerge@auto", "prumerge_plus:k=8@auto"]
+    assert plan("prumerge", "36").own_choice() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"methods": "prune"}, "there is no method 'prune'; choose one of: none, pool"),
+        ({"methods": "topk,"}, "there is no method ''; choose one of"),
+        ({"methods": "topk:size=3"}, "topk has no option 'size'; it has: keep"),
+        (
+            {"methods": "topk:keep=3"},
+            "topk:keep=3: budgets are the same for all methods, give them by --keep",
+        ),
+        ({"budgets": "few"}, "budgets are whole numbers of visual tokens or auto, such as 36,144,auto"),
+        ({"budgets": "0"}, "budgets are whole numbers"),
+        ({"budgets": "0.5"}, "budgets are whole numbers"),
+        ({"budgets": ""}, "budgets are whole numbers"),
+        (
+            {"benchmarks": "colours"},
+            "there is no benchmark 'colours'; choose from: all, attribute, choice, reading",
+        ),
+        ({"questions": 500}, "in dozens, .*: 492 or 504, not 500"),
+        ({"questions": 1}, "12 or 24, not 1"),
+        ({"questions": 0}, "12 or 24, not 0"),
+        ({"questions": -12}, "12 or 24, not -12"),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused_in_one_sentence(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        plan(**changes)
+
+
+def test_a_model_that_was_trained_further_is_another_one(model):
+    before = fingerprint(model)
+    assert fingerprint(model) == before
+    with torch.no_grad():
+        model.model.multi_modal_projector.linear_2.bias += 1e-3
+    assert fingerprint(model) != before
+    assert plan().settings("tiny", model)["weights"] == fingerprint(model)
+
+
+# asking
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return prumerge.load("tiny")
+
+
+def asked(tiny, the_plan, log):
+    """Run, and the progress that was reported."""
+    steps = []
+    run(*tiny, the_plan, log, lambda done, total: steps.append((done, total)))
+    return steps
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory):
+    """A run of two methods at 36 tokens and by the one's own choice."""
+    log = Log(tmp_path_factory.mktemp("run") / "answers.jsonl", {})
+    steps = asked(tiny, plan(budgets="36,auto"), log)
+    return log, steps
+
+
+def said(records):
+    return {record.key: (record.prediction, record.score, record.tokens_kept) for record in records}
+
+
+def test_every_method_answers_every_question_once(whole):
+    log, steps = whole
+    questions = sorted(item.id for _, items in pictures(WHOLE, ("existence", "perception")) for item in items)
+    for label, records in by_method(log.records).items():
+        assert [record.id for record in records] == questions, label
+    assert sum(done for done, _ in steps) == steps[-1][1] == len(log.records)
+
+
+def test_budgets_are_met_and_adaptive_methods_have_rivals_at_their_mean(whole):
+    groups = by_method(whole[0].records)
+    kept = {label: {record.tokens_kept for record in records} for label, records in groups.items()}
+    mean = round(fmean(record.tokens_kept for record in groups["prumerge@auto"]))
+    assert len(kept["prumerge@auto"]) > 1
+    assert kept == {
+        "none": {576},
+        **{f"{name}@36": {36} for name in ("prumerge", "spatial", "random")},
+        "prumerge@auto": kept["prumerge@auto"],
+        **{f"{name}@{mean}": {mean} for name in ("spatial", "random")},
+    }
+
+
+def test_a_batch_answers_what_each_question_alone_gets(whole, tiny):
+    answers = said(whole[0].records)
+    for drawn, items in list(pictures(WHOLE, ("existence", "perception")))[:2]:
+        for label, spec in [
+            ("none", "none"),
+            ("prumerge@36", "prumerge:keep=35"),
+            ("prumerge@auto", "prumerge"),
+        ]:
+            alone = answer(*tiny, drawn.image, items[0].question, make(spec))
+            assert answers[label, items[0].id][::2] == (alone.answer, alone.visual_tokens)
+
+
+def test_times_are_there(whole):
+    for record in whole[0].records:
+        assert record.encode_ms > 0
+        assert record.prefill_ms > 0
+        assert min(record.reduce_ms, record.decode_ms) >= 0
+
+
+def test_a_picture_is_encoded_once_for_all_methods_and_questions(tiny, tmp_path, monkeypatch):
+    encoded = []
+    monkeypatch.setattr(
+        harness, "encode", lambda *given: encoded.append(prumerge.splice.encode(*given)) or encoded[-1]
+    )
+    asked(tiny, plan(), Log(tmp_path / "answers.jsonl", {}))
+    scenes = len(list(pictures(WHOLE, ("existence", "perception"))))
+    assert sum(map(len, encoded)) == scenes + 1  # and one to count on
+
+
+@pytest.mark.parametrize("cut", [40, 120])
+def test_a_run_that_was_stopped_goes_on_and_ends_the_same(whole, tiny, tmp_path, monkeypatch, cut):
+    before, _ = whole
+    log = Log(tmp_path / "answers.jsonl", {})
+    for record in before.records[:cut]:
+        log.append(record)
+    log = Log(log.path, {})
+    new = len(before.records) - len(log.records)
+    prompts = []
+    generate = tiny[0].generate
+    monkeypatch.setattr(
+        tiny[0], "generate", lambda **given: prompts.append(len(given["input_ids"])) or generate(**given)
+    )
+    asked(tiny, plan(budgets="36,auto"), log)
+    assert sum(prompts) == new
+    assert Counter(record.key for record in log.records).most_common(1)[0][1] == 1
+    assert said(log.records) == said(before.records)
+    assert list(by_method(log.records)) == list(by_method(before.records))
+
+
+def test_a_finished_run_asks_nothing(whole, tiny, monkeypatch):
+    log, _ = whole
+    before = len(log.records)
+    monkeypatch.setattr(tiny[0], "generate", None)
+    steps = asked(tiny, plan(budgets="36,auto"), log)
+    assert len(log.records) == before
+    assert sum(done for done, _ in steps) == before
+
+
+def test_a_run_is_extended_by_methods_and_benchmarks(tiny, tmp_path):
+    log = Log(tmp_path / "answers.jsonl", {})
+    asked(tiny, plan("spatial", benchmarks="existence"), log)
+    assert len(log.records) == 3 * WHOLE
+    asked(tiny, plan("pool", benchmarks="existence"), log)
+    assert len(log.records) == 4 * WHOLE
+    asked(tiny, plan("spatial", benchmarks="existence,choice"), log)
+    counts = {label: len(records) for label, records in by_method(log.records).items()}
+    assert counts == {"none": 2 * WHOLE, "spatial@36": 2 * WHOLE, "random@36": 2 * WHOLE, "pool@36": WHOLE}
+
+
+def test_what_is_scored_is_what_is_saved(tiny, tmp_path, monkeypatch):
+    log = Log(tmp_path / "answers.jsonl", {})
+    monkeypatch.setattr(tiny[1], "batch_decode", lambda ids, **_: ["\nNo "] * len(ids))
+    asked(tiny, plan("spatial", benchmarks="existence"), log)
+    assert {record.prediction for record in log.records} == {"No"}
+    assert all(record.score == (record.gold == "no") for record in log.records)

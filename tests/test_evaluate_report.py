@@ -1,0 +1,233 @@
+"""From answers to a table: fair comparisons, and reports that can be read."""
+
+import csv
+import io
+
+import pytest
+from builders import record
+
+from prumerge.evaluate.records import by_method
+from prumerge.evaluate.report import (
+    BLIND,
+    MEASURES,
+    as_csv,
+    blind,
+    columns,
+    complete,
+    measure,
+    pareto,
+    rescored,
+    rivals,
+    summarise,
+)
+from prumerge.evaluate.statistics import holm, mcnemar
+
+
+def answers(method, right, *, benchmark="attribute", tokens=36, gold="red"):
+    """One method's answers; `right` is a string of 1 (right) and 0."""
+    return [
+        record(
+            f"{benchmark}-{place:04}",
+            method=method,
+            tokens_kept=tokens,
+            gold=gold,
+            prediction=gold if one == "1" else "wrong",
+            score=float(one),
+        )
+        for place, one in enumerate(right)
+    ]
+
+
+def table(*runs):
+    groups = by_method([one for run in runs for one in run])
+    return {row.method: row for row in summarise(groups)}
+
+
+# measures
+
+
+def test_existence_is_the_mean_f1_of_its_splits():
+    def one(split, prediction, gold):
+        return record(benchmark="existence", split=split, prediction=prediction, gold=gold, score=0.0)
+
+    rows = [one("random", "yes", "yes"), one("random", "no", "no"), one("popular", "Yes.", "yes")]
+    assert measure("existence", rows) == 100
+    assert measure("existence", [*rows, one("popular", "garbage", "no")]) == pytest.approx(
+        (100 + 200 / 3) / 2
+    )
+
+
+def test_perception_adds_pairs_and_circular_wants_all_rotations():
+    pairs = [
+        record(benchmark="perception", split="colour", group=group, score=score)
+        for group, score in [("1", 1.0), ("1", 1.0), ("2", 1.0), ("2", 0.0)]
+    ]
+    assert measure("perception", pairs) == 75 + 50
+    turns = [
+        record(benchmark="circular", group=str(place // 4), score=float(place > 0)) for place in range(8)
+    ]
+    assert measure("circular", turns) == 50
+
+
+def test_scoring_anew_reads_the_answer_and_not_the_score():
+    assert rescored(record(prediction="Red!", score=0.0)).score == 1.0
+    assert rescored(record("choice-0000", prediction="(b)", gold="B", options=4, score=0.0)).score == 1.0
+
+
+# rows
+
+
+def test_a_row_counts_tokens_and_averages_times():
+    rows = [
+        record(f"attribute-{place:04}", tokens_kept=kept, encode_ms=kept / 10)
+        for place, kept in enumerate([20, 40, 40, 60])
+    ]
+    row = table(rows)["none"]
+    assert (row.tokens, row.encode_ms, row.questions) == (40, 4, 4)
+    assert 20 < row.tokens_low < 40 < row.tokens_high < 60
+
+
+def test_every_method_is_compared_with_none_question_by_question():
+    rows = table(answers("none", "111111110"), answers("a@36", "000000000"), answers("b@36", "111111101"))
+    assert rows["none"].against_none is None
+    assert rows["a@36"].against_none.difference == pytest.approx(-800 / 9)
+    raw = [mcnemar(0, 8), mcnemar(1, 1)]
+    assert [rows[name].against_none.p for name in ("a@36", "b@36")] == pytest.approx(holm(raw))
+    assert rows["b@36"].against_none.flips == pytest.approx(200 / 9)
+
+
+def test_only_questions_that_both_answered_are_compared():
+    rows = table(answers("none", "1111"), answers("a@36", "01"))
+    assert rows["a@36"].against_none.difference == -50
+    assert (rows["a@36"].accuracy, rows["none"].questions, rows["a@36"].questions) == (50, 4, 2)
+
+
+def test_a_run_without_none_yet_has_a_table_all_the_same():
+    rows = table(answers("a@36", "01"))
+    assert rows["a@36"].against_none is None
+    assert rivals(by_method(answers("a@36", "01"))) == []
+
+
+# blind
+
+
+def test_blind_is_the_best_single_answer_of_each_benchmark():
+    attribute = [
+        record(f"attribute-{place:04}", gold=gold) for place, gold in enumerate(["red", "blue", "blue"])
+    ]
+    existence = [
+        record(f"existence-{place:04}", gold=gold, split="random") for place, gold in enumerate(["yes", "no"])
+    ]
+    guesses = blind([*attribute, *existence])
+    assert [one.prediction for one in guesses] == ["blue"] * 3 + ["yes"] * 2
+    row = table(attribute, existence)[BLIND]
+    assert row.scores == pytest.approx({"attribute": 200 / 3, "existence": 200 / 3})
+    assert (row.tokens, row.encode_ms, row.questions, row.against_none) == (0, 0, 5, None)
+
+
+def test_blind_gains_nothing_from_rotations_and_pairs():
+    pair = [
+        record(f"perception-{place:04}", gold=gold, split="colour", group="7")
+        for place, gold in enumerate(["yes", "no"])
+    ]
+    turns = [
+        record(f"circular-{place:04}", gold=gold, group="7", options=4) for place, gold in enumerate("ABCD")
+    ]
+    assert table(pair, turns)[BLIND].scores == {"perception": 50, "circular": 0}
+
+
+# rivals
+
+
+def pairs(*runs):
+    return [(pair.first, pair.second) for pair in rivals(by_method([one for run in runs for one in run]))]
+
+
+def test_the_first_method_meets_the_others_at_its_tokens():
+    found = pairs(
+        answers("none", "11", tokens=576),
+        answers("a@36", "10"),
+        answers("b@36", "10"),
+        answers("a@144", "10", tokens=144),
+        answers("c@36", "10"),
+        answers("b@144", "10", tokens=144),
+        answers("a@576", "10", tokens=576),
+    )
+    assert found == [("a@36", "b@36"), ("a@36", "c@36"), ("a@144", "b@144")]
+
+
+def test_an_own_choice_meets_all_at_its_mean_even_where_that_is_a_budget():
+    own = [
+        record(f"attribute-{place:04}", method="a@auto", tokens_kept=kept)
+        for place, kept in enumerate([35, 38])
+    ]
+    assert pairs(own, answers("b@36", "10"), answers("c@37", "10", tokens=37)) == [("a@auto", "b@36")]
+    found = pairs(answers("a@36", "10"), answers("b@36", "10"), own)
+    assert found == [("a@36", "b@36"), ("a@36", "a@auto"), ("a@auto", "b@36")]
+
+
+def test_rivals_are_corrected_over_all_pairs():
+    run = [answers("a@36", "1" * 10), answers("b@36", "0" * 10), answers("c@36", "1" * 9 + "0")]
+    first, second = rivals(by_method([one for part in run for one in part]))
+    assert [first.comparison.p, second.comparison.p] == pytest.approx(holm([mcnemar(10, 0), mcnemar(1, 0)]))
+    assert first.sentence() == "a@36 - b@36: +100.0 points [+100.0, +100.0], p = 0.0039"
+
+
+def test_methods_without_a_common_question_are_no_rivals():
+    assert pairs(answers("a@36", "10"), answers("b@36", "10", benchmark="reading")) == []
+
+
+# files
+
+
+@pytest.fixture
+def uneven():
+    """`b` was asked a benchmark that `a` was not."""
+    rows = table(
+        answers("none", "11", tokens=576),
+        answers("none", "10", benchmark="reading", tokens=576),
+        answers("a@36", "11"),
+        answers("b:x=1,y=2@36", "10"),
+        answers("b:x=1,y=2@36", "11", benchmark="reading"),
+    )
+    return list(rows.values())
+
+
+def test_the_csv_has_a_line_for_each_method_and_a_place_for_each_score(uneven):
+    lines = {line["method"]: line for line in csv.DictReader(io.StringIO(as_csv(uneven)))}
+    assert list(lines) == ["none", "a@36", "b:x=1,y=2@36", "blind"]
+    assert (lines["a@36"]["attribute"], lines["a@36"]["reading"]) == ("100.0", "")
+    assert lines["b:x=1,y=2@36"]["reading"] == "100.0"
+    assert (lines["none"]["difference"], lines["a@36"]["difference"]) == ("", "0.0")
+    assert lines["a@36"]["questions"] == "2"
+
+
+def test_columns_are_those_that_any_method_has(uneven):
+    assert columns(uneven[1:2]) == ["attribute"]
+    assert columns(uneven) == ["attribute", "reading"]
+    rows = table(*(answers("a", "1", benchmark=name) for name in MEASURES))
+    assert columns(list(rows.values())) == list(MEASURES)
+
+
+def test_the_picture_shows_methods_that_were_asked_the_same(uneven):
+    assert [row.method for row in complete(uneven)] == ["none", "b:x=1,y=2@36", "blind"]
+    axes = pareto(uneven).axes[0]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["none (all tokens)", "b:x=1,y=2", "blind (one answer for all)"]
+
+
+def test_a_line_of_the_picture_joins_the_budgets_of_a_method():
+    rows = table(
+        answers("none", "1111", tokens=576),
+        answers("a@144", "1110", tokens=144),
+        answers("a@36", "1000"),
+        answers("a@auto", "1100", tokens=40),
+    )
+    axes = pareto(list(rows.values())).axes[0]
+    (line,) = (line for line in axes.get_lines() if line.get_label() == "a")
+    assert line.get_xydata().tolist() == [[36, 25], [40, 50], [144, 75]]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["36", "144"]
+
+
+def test_the_picture_can_be_drawn_of_none_alone(tmp_path):
+    pareto(list(table(answers("none", "10", tokens=576)).values())).savefig(tmp_path / "pareto.png")
