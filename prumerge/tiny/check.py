@@ -17,8 +17,8 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from prumerge.tiny import WEIGHTS, held_out
 from prumerge.tiny.architecture import vision_tower
 from prumerge.tiny.learn_vision import VisionBatches, class_attention, outliers
-from prumerge.tiny.questions import Question, questions
-from prumerge.tiny.scenes import GRID, HELD_OUT, TRAIN, scene
+from prumerge.tiny.questions import PLURALS, Question, questions
+from prumerge.tiny.scenes import COLOURS, GRID, HELD_OUT, PICTOGRAMS, SHAPES, TRAIN, WORDS, scene
 
 
 def answer(model: LlavaForConditionalGeneration, processor: Any, image: Image, text: str) -> str:
@@ -32,15 +32,15 @@ def answer(model: LlavaForConditionalGeneration, processor: Any, image: Image, t
     ).strip()
 
 
-def form(question: Question) -> tuple[str, ...]:
-    """Questions that begin alike are of one form."""
-    options = question.text.count(":")
-    return (question.family, str(options), *question.text.split()[:3])
+def form(question: Question) -> str:
+    """The question without its names: what a guess that does not look can go by."""
+    names = {*COLOURS, *SHAPES, *PICTOGRAMS, *PLURALS.values(), *WORDS, "sign"}
+    return " ".join("*" if word.strip("?") in names else word for word in question.text.split())
 
 
-def blind(scenes: int = 1500) -> dict[tuple[str, ...], str]:
+def blind(scenes: int = 1500) -> dict[str, str]:
     """The commonest answer to each form of question."""
-    seen: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    seen: dict[str, Counter[str]] = defaultdict(Counter)
     for seed in range(TRAIN.start, TRAIN.start + scenes):
         for question in questions(scene(seed), count=12):
             seen[form(question)][question.answer] += 1
