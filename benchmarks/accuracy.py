@@ -2,8 +2,8 @@
 
     python benchmarks/accuracy.py [--questions 504]
 
-Answers gather in `evaluation/` (not committed); a run that was stopped continues. What is committed is the
-summary, with machine, versions and date.
+Answers gather in `evaluation/methods/` (not committed); a run that was stopped continues. What is committed
+is the summary, with machine, versions and date.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from measure import save
 
-FOLDER = Path("evaluation")
+FOLDER = Path("evaluation/methods")
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import torch
 from measure import DEVICE, rounds, save
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from shapes import llava_7b
+from transformers import LlavaForConditionalGeneration
 
 import prumerge
 from prumerge.models import llava
@@ -16,27 +17,8 @@ from prumerge.models import llava
 
 def vision_side() -> LlavaForConditionalGeneration:
     torch.manual_seed(0)
-    return LlavaForConditionalGeneration(
-        LlavaConfig(
-            vision_config=CLIPVisionConfig(
-                hidden_size=1024,
-                intermediate_size=4096,
-                num_hidden_layers=24,
-                num_attention_heads=16,
-                image_size=336,
-                patch_size=14,
-                projection_dim=768,
-            ),
-            text_config=LlamaConfig(
-                hidden_size=4096,
-                intermediate_size=64,
-                num_hidden_layers=1,
-                num_attention_heads=32,
-                vocab_size=64,
-            ),
-            image_token_index=63,
-        )
-    ).eval()
+    config = llava_7b(image_token=63, intermediate_size=64, num_hidden_layers=1, vocab_size=64)
+    return LlavaForConditionalGeneration(config).eval()
 
 
 def main() -> None:

@@ -14,13 +14,8 @@ from pathlib import Path
 
 import torch
 from measure import DEVICE, save
-from transformers import (
-    AutoProcessor,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-)
+from shapes import llava_7b
+from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import prumerge
 from prumerge.answering import answer
@@ -32,31 +27,15 @@ LAYERS, ROUNDS = 2, 5
 def checkpoint(folder: Path) -> None:
     """Write the checkpoint; tokenizer and image processor are the embedded model's."""
     processor = AutoProcessor.from_pretrained(WEIGHTS)
-    torch.set_default_dtype(torch.bfloat16)
-    model = LlavaForConditionalGeneration(
-        LlavaConfig(
-            vision_config=CLIPVisionConfig(
-                hidden_size=1024,
-                intermediate_size=4096,
-                num_hidden_layers=24,
-                num_attention_heads=16,
-                image_size=336,
-                patch_size=14,
-                projection_dim=768,
-            ),
-            text_config=LlamaConfig(
-                hidden_size=4096,
-                intermediate_size=11008,
-                num_hidden_layers=LAYERS,
-                num_attention_heads=32,
-                vocab_size=32064,
-                max_position_embeddings=4096,
-                pad_token_id=processor.tokenizer.pad_token_id,
-                eos_token_id=None,
-            ),
-            image_token_index=processor.tokenizer.convert_tokens_to_ids("<image>"),
-        )
+    words = processor.tokenizer
+    config = llava_7b(
+        image_token=words.convert_tokens_to_ids("<image>"),
+        num_hidden_layers=LAYERS,
+        pad_token_id=words.pad_token_id,
+        eos_token_id=None,
     )
+    torch.set_default_dtype(torch.bfloat16)
+    model = LlavaForConditionalGeneration(config)
     torch.set_default_dtype(torch.float32)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -4,7 +4,8 @@
 
 Table 1: untouched, PruMerge and PruMerge+ by their own choice. Table 4: against sequential and spatial
 sampling at equal tokens. Table 5: selection alone against selection and merging. Ablation: every option of
-PruMerge at 36 tokens. All training-free. Answers gather in `evaluation/`; a run that was stopped continues.
+PruMerge at 36 tokens. All training-free. Answers gather in `evaluation/paper/`; a run that was stopped
+continues.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from measure import save
 from prumerge.evaluate.records import by_method, read
 from prumerge.evaluate.report import paired, summarise
 
-FOLDER = Path("evaluation")
+FOLDER = Path("evaluation/paper")
 OPTIONS = [
     "order=spatial",
     "heads=split",

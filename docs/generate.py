@@ -144,7 +144,9 @@ _PAPER = {
 
 
 def speed() -> str:
-    reduction, encoder, startup = (_result(name) for name in ("reduction", "encoder", "startup"))
+    reduction, encoder, startup, shape = (
+        _result(name) for name in ("reduction", "encoder", "startup", "llava_7b_shape")
+    )
     machine = (
         f"{reduction['machine']['processor']}, {reduction['machine']['threads']} threads, {reduction['date']}"
     )
@@ -157,6 +159,13 @@ def speed() -> str:
         f"1/{reduction['rows_over_prumerge']:.0f} of a loop over kept tokens |",
         f"| CLIP ViT-L/14-336 + PruMerge + projector | {encoder['prumerge_ms']:.0f} ms | "
         f"{encoder['prumerge_over_untouched']:.3f} x the untouched `get_image_features` |",
+        *(
+            f"| Prefill, LLaVA-1.5-7B's shape with {shape['decoder_layers']} decoder layers, "
+            f"{shape['stages'][method]['visual_tokens']} visual tokens | "
+            f"{shape['stages'][method]['prefill_ms']:.0f} ms | {ratio:.3f} x the untouched model's 576 |"
+            for method, ratio in shape["prefill_over_untouched"].items()
+            if method not in ("untouched", "none")
+        ),
         f"| `prumerge --help` | {startup['help_ms']:.0f} ms | `import torch` alone: "
         f"{startup['import_torch_ms']:.0f} ms |",
     ]
