@@ -72,8 +72,8 @@ def main() -> None:
                 {
                     "method": label,
                     "tokens": row.tokens,
-                    "tokens_p5": row.tokens_low,
-                    "tokens_p95": row.tokens_high,
+                    "tokens_low": row.tokens_low,
+                    "tokens_high": row.tokens_high,
                     "scores": row.scores,
                     "accuracy": row.accuracy,
                     "against": against,
