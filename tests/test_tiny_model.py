@@ -13,7 +13,12 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from prumerge.tiny import WEIGHTS, held_out, questions, scenes, vocabulary
 from prumerge.tiny.architecture import PRESETS, make_model, vision_tower
 from prumerge.tiny.check import answer
-from prumerge.tiny.learn_language import QuestionBatches, answer_logits
+from prumerge.tiny.learn_language import (
+    QuestionBatches,
+    answer_logits,
+    merged_at_random,
+    places_at_random,
+)
 from prumerge.tiny.learn_vision import VisionBatches, encode
 from prumerge.tiny.train import parser, train
 
@@ -132,3 +137,23 @@ def test_shipped_weights_are_small_and_documented(shipped):
     assert (WEIGHTS / "model.safetensors").stat().st_size < 14_000_000
     log = json.loads((WEIGHTS / "training-log.json").read_text())
     assert log["settings"]["preset"] in PRESETS and log["held_out"] and log["versions"]["torch"]
+
+
+def test_some_tokens_of_half_of_the_pictures_are_merged_at_random():
+    features = torch.randn(200, 60, 8, generator=torch.Generator().manual_seed(0))
+    merged = merged_at_random(features, (0, 1, 2))
+    changed = (merged != features).any(-1)
+    assert torch.equal(merged, merged_at_random(features, (0, 1, 2)))
+    assert not torch.equal(merged, merged_at_random(features, (0, 1, 3)))
+    assert 0.35 < changed.any(1).float().mean() < 0.65
+    assert 0.05 < changed.float().mean() < 0.1
+    assert merged.isfinite().all()
+
+
+def test_random_places_are_as_many_as_asked_and_sometimes_gathered():
+    random = np.random.default_rng(0)
+    subsets = [places_at_random(60, random) for _ in range(60)]
+    assert all(len(set(places.tolist())) == 60 and (np.diff(places) > 0).all() for places in subsets)
+    neighbours = [(np.diff(places) == 1).mean() for places in subsets]
+    assert min(neighbours) < 0.2
+    assert max(neighbours) > 0.5

@@ -9,7 +9,19 @@ import pytest
 
 from prumerge.tiny import SAMPLES, held_out, samples
 from prumerge.tiny.questions import FAMILIES, NUMBERS, PLURALS, Question, questions
-from prumerge.tiny.scenes import BACKGROUNDS, GRID, HELD_OUT, REGIMES, SHAPES, SIDE, TRAIN, WHAT, Scene, scene
+from prumerge.tiny.scenes import (
+    BACKGROUNDS,
+    GRID,
+    HELD_OUT,
+    PATCH,
+    REGIMES,
+    SHAPES,
+    SIDE,
+    TRAIN,
+    WHAT,
+    Scene,
+    scene,
+)
 from prumerge.tiny.write_manifest import MANIFEST, digest
 
 
@@ -47,7 +59,9 @@ def test_patch_labels_name_the_objects(scenes):
     for drawn in scenes:
         assert drawn.what.shape == drawn.colours.shape == (GRID, GRID)
         shown = {WHAT[label] for label in np.unique(drawn.what)}
-        assert {thing.kind for thing in drawn.objects} - {"sign"} <= shown
+        # A smaller one, such as a thin bicycle, may fill a quarter of no patch.
+        large = {thing.kind for thing in drawn.objects if thing.box[2] >= 2 * PATCH}
+        assert large - {"sign"} <= shown
         if drawn.sign:
             assert set(drawn.sign.text.upper()) <= shown
 

@@ -1,8 +1,9 @@
 """Stages B and C: projector and language model learn to answer, on cached features of the frozen tower.
 
 All questions about one picture share its visual tokens: they are packed into one sequence whose attention
-mask lets a question see the picture and itself only. Subsets of the visual tokens are uniformly random, so
-that no way of choosing tokens is favoured.
+mask lets a question see the picture and itself only. Subsets of the visual tokens are random in size and
+place, from strewn to gathered, and some tokens are merged at random: few, clustered and merged tokens are
+known to the model, but none is ever chosen by what it shows.
 """
 
 from collections.abc import Sequence
@@ -18,8 +19,38 @@ from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 from prumerge.tiny.questions import FAMILIES, questions
 from prumerge.tiny.scenes import GRID, scene
 
+FEWEST = 32  # visual tokens in a subset
+MERGED, OTHERS = 0.15, 8  # share of the tokens that are merged in half of the pictures, and with how many
 PREFIX = "USER:"
 IGNORE = -100
+
+
+def merged_at_random(
+    features: Float[Tensor, "batch tokens width"], seed: Sequence[int]
+) -> Float[Tensor, "batch tokens width"]:
+    """In half of the pictures some tokens absorb a few random others, or all, or become a mixture of them.
+
+    A model this small takes any token it never saw for something else. With this, merged tokens are not
+    foreign to it, whichever method merged them; which tokens are merged does not depend on the picture.
+    """
+    random = np.random.default_rng(seed)
+    batch, tokens, _ = features.shape
+    chosen = (random.random((batch, tokens)) < MERGED) & (random.random((batch, 1)) < 0.5)
+    other = torch.from_numpy(random.integers(0, tokens, (batch, tokens, OTHERS)))
+    share = torch.from_numpy(random.dirichlet(np.ones(OTHERS), (batch, tokens))).to(features)
+    few = (features[torch.arange(batch)[:, None, None], other] * share[..., None]).sum(2)
+    own, all_of_them, scale = torch.from_numpy(random.random((3, batch, tokens, 1))).to(features)
+    taken = torch.where(all_of_them < 0.5, few, features.mean(1, keepdim=True)) * scale
+    mixed = (own < 0.5) * features + taken
+    return torch.where(torch.from_numpy(chosen).to(features.device)[..., None], mixed, features)
+
+
+def places_at_random(count: int, random: np.random.Generator) -> Int[np.ndarray, "count"]:
+    """Places in the grid, from evenly strewn to gathered in a few spots, whatever the picture shows there."""
+    spots = np.kron(random.normal(size=(GRID // 4, GRID // 4)), np.ones((4, 4)))
+    spots = np.roll(spots, random.integers(0, 4, 2), axis=(0, 1))
+    strewn = random.normal(size=(GRID, GRID)) * random.choice([0.2, 1.0, 100.0])
+    return np.sort((spots + strewn).ravel().argsort()[:count])
 
 
 class QuestionBatches(Dataset):
@@ -49,19 +80,26 @@ class QuestionBatches(Dataset):
             raise IndexError(place)
         random = np.random.default_rng((self.seed, place))
         rows = random.choice(self.scenes, self.batch, replace=self.batch > self.scenes)
-        return self.pack(rows, place, random)
+        fewest = min(FEWEST, self.visual)
+        visual = self.visual if self.visual == GRID * GRID else int(random.integers(fewest, self.visual + 1))
+        return self.pack(rows, place, random, visual)
 
     def pack(
-        self, rows: Int[np.ndarray, "batch"], salt: int, random: np.random.Generator
+        self,
+        rows: Int[np.ndarray, "batch"],
+        salt: int,
+        random: np.random.Generator,
+        visual: int | None = None,
     ) -> dict[str, Tensor]:
+        visual = visual or self.visual
         patches = GRID * GRID
         prefix = self.tokenizer(PREFIX).input_ids
         index, positions, sequences = [], [], []
         for row in rows:
-            chosen = np.sort(random.permutation(patches)[: self.visual])
+            chosen = places_at_random(visual, random)
             spread = random.random() < 0.5  # positions as in the whole picture, or close together
-            start = len(prefix) + (patches if spread else self.visual)
-            places = np.arange(len(prefix)), len(prefix) + (chosen if spread else np.arange(self.visual))
+            start = len(prefix) + (patches if spread else visual)
+            places = np.arange(len(prefix)), len(prefix) + (chosen if spread else np.arange(visual))
             index.append(chosen)
             positions.append(np.concatenate(places))
             sequences.append(self.texts(self.first + int(row), salt, start))

@@ -152,10 +152,10 @@ def scene(seed: int) -> Scene:
 def contents(regime: str, random: Generator) -> list[tuple[str, str | None, str | None, tuple[int, int]]]:
     """What to draw, the largest first: kind, colour, text, size."""
     small, large, fewest, most = {
-        "huge": (180, 290, 1, 1),
-        "few": (42, 66, 1, 2),
-        "medium": (66, 108, 2, 4),
-        "many": (38, 60, 5, 8),
+        "huge": (160, 290, 1, 1),
+        "few": (20, 44, 1, 2),
+        "medium": (44, 96, 2, 4),
+        "many": (20, 46, 5, 8),
     }[regime]
     number = int(random.integers(fewest, most + 1))
     chosen: list[tuple[str, str | None, str | None, tuple[int, int]]] = []

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from prumerge.tiny.architecture import PRESETS, make_model, vision_tower
-from prumerge.tiny.learn_language import QuestionBatches, exact_match, language_loss
+from prumerge.tiny.learn_language import QuestionBatches, exact_match, language_loss, merged_at_random
 from prumerge.tiny.learn_vision import (
     VisionBatches,
     VisionHeads,
@@ -108,6 +108,10 @@ class Run:
         """Continue from the checkpoint, if there is one."""
         path = self.folder / "checkpoint.pt"
         if not path.exists():
+            if self.options.start:
+                start = torch.load(Path(self.options.start) / "checkpoint.pt", weights_only=True)
+                self.model.load_state_dict(start["model"])
+                self.heads.load_state_dict(start["heads"])
             self.enter(0)
             return
         state = torch.load(path, map_location=self.options.device, weights_only=True)
@@ -243,12 +247,13 @@ def train_step(run: Run, stage: Stage, batch: dict[str, Tensor]) -> dict[str, Te
     for optimizer in run.optimizers:
         for group in optimizer.param_groups:
             group.setdefault("highest", group["lr"])
-            group["lr"] = group["highest"] * warm * (start + (end - start) * done)
+            group["lr"] = group["highest"] * run.options.rate * warm * (start + (end - start) * done)
     with torch.autocast(run.options.device, torch.bfloat16, enabled=run.options.device == "cuda"):
         if stage.name.startswith("vision"):
             loss, logged = vision_loss(run.tower, run.heads, batch)
         else:
-            loss, logged = language_loss(run.model, cached(run, batch), batch)
+            features = merged_at_random(cached(run, batch), (run.options.seed, run.stage, run.step))
+            loss, logged = language_loss(run.model, features, batch)
     loss.backward()
     parameters = [
         p for optimizer in run.optimizers for group in optimizer.param_groups for p in group["params"]
@@ -389,6 +394,8 @@ def parser() -> argparse.ArgumentParser:
     add("--out", required=True, help="folder of the run: checkpoint, log, cached features")
     add("--export", help="folder for the finished model (default: OUT/weights)")
     add("--preset", choices=PRESETS, default="first")
+    add("--start", help="folder of another run, whose parameters this one begins with")
+    add("--rate", type=float, default=1.0, help="learning rates, as a share of the usual ones")
     add("--seed", type=int, default=0)
     add("--minutes", type=float, help="end the training stages after this time in all, cutting steps short")
     add("--vision-steps", type=int, default=1800)
