@@ -5,9 +5,11 @@ from collections import Counter, defaultdict
 from itertools import pairwise
 
 import pytest
+from solving import solve
 
 from prumerge.tiny import SCENES_PER_SEED
 from prumerge.tiny.benchmarks import BENCHMARKS, FIRST, WHOLE, pictures
+from prumerge.tiny.questions import Question
 from prumerge.tiny.scenes import HELD_OUT, SHAPES, TRAIN, Scene
 
 COUNT = 4 * WHOLE
@@ -102,11 +104,14 @@ def test_existence_is_right_and_negatives_are_of_their_kind(asked):
 def test_pairs_are_whole_one_yes_and_one_no_on_one_picture(asked):
     pairs = defaultdict(list)
     for drawn, item in asked["perception"]:
-        assert item.gold == ("yes" if things(drawn, name_in(item.question)) else "no")
+        assert solve(drawn, Question("existence", item.question, item.gold)) == {item.gold}
         pairs[item.split, item.group].append(item)
     assert all([item.gold for item in pair] == ["yes", "no"] for pair in pairs.values())
     assert all(len({item.picture for item in pair}) == 1 for pair in pairs.values())
-    assert Counter(subtask for subtask, _ in pairs) == {"existence": COUNT // 4, "colour": COUNT // 4}
+    each = COUNT // 8
+    assert Counter(subtask for subtask, _ in pairs) == dict.fromkeys(
+        ("existence", "count", "position", "colour"), each
+    )
 
 
 def test_a_colour_pair_asks_for_one_thing_in_two_colours(asked):

@@ -1,23 +1,31 @@
 """Scenes are the same everywhere; questions have one answer, and answers are balanced."""
 
 import json
-import re
 from collections import Counter, defaultdict
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from solving import solve
 
 from prumerge.tiny import SAMPLES, held_out, samples
-from prumerge.tiny.questions import FAMILIES, NUMBERS, PLURALS, Question, questions
+from prumerge.tiny.clips import FAMILIES as CLIP_FAMILIES
+from prumerge.tiny.clips import FRAMES, clip, clip_questions
+from prumerge.tiny.learn_vision import LABELS, centres
+from prumerge.tiny.questions import FAMILIES, NUMBERS, PLURALS, questions
 from prumerge.tiny.scenes import (
     BACKGROUNDS,
     GRID,
     HELD_OUT,
     PATCH,
     REGIMES,
+    SEEN_FONTS,
     SHAPES,
     SIDE,
     TRAIN,
+    UNSEEN,
+    UNSEEN_FONTS,
+    UNSEEN_PAIRS,
     WHAT,
     Scene,
     scene,
@@ -37,6 +45,66 @@ def test_scenes_match_the_manifest():
 
 def test_training_never_sees_held_out_scenes():
     assert not set(TRAIN) & set(HELD_OUT)
+    assert not set(UNSEEN) & (set(TRAIN) | set(HELD_OUT))
+
+
+def test_training_never_sees_nor_speaks_of_the_unseen_pairs():
+    singular = {plural: kind for kind, plural in PLURALS.items()}
+    for first in (TRAIN.start, HELD_OUT.start):
+        for drawn in map(scene, range(first, first + 150)):
+            assert not {(thing.colour, thing.kind) for thing in drawn.objects} & set(UNSEEN_PAIRS)
+            for question in questions(drawn, 1, 12):
+                words = [singular.get(word, word) for word in question.text.replace("?", "").split()]
+                assert not set(pairwise(words)) & set(UNSEEN_PAIRS), question
+    assert not set(LABELS) & {" ".join(pair) for pair in UNSEEN_PAIRS}
+
+
+def test_unseen_scenes_show_only_unseen_pairs_and_another_font():
+    drawn = [scene(seed) for seed in range(UNSEEN.start, UNSEEN.start + 60)]
+    pairs = {(thing.colour, thing.kind) for one in drawn for thing in one.objects if thing.kind in SHAPES}
+    assert pairs == set(UNSEEN_PAIRS)
+    assert any(one.sign for one in drawn)
+    assert not set(SEEN_FONTS) & set(UNSEEN_FONTS)
+
+
+def test_each_object_has_one_middle_and_its_patches_know_where(scenes):
+    for drawn in scenes[:60]:
+        middles = centres(drawn)
+        shows = drawn.what.ravel() > 0
+        assert (middles[~shows] == np.flatnonzero(~shows)).all()
+        found = set(middles[shows].tolist())
+        assert (middles[list(found)] == list(found)).all()
+        assert len(found) <= len(drawn.objects)
+        for place in found:
+            row, column = divmod(place, GRID)
+            x, y = (column + 0.5) * PATCH, (row + 0.5) * PATCH
+            off = [np.abs(np.array([x, y]) - t.centre) / t.box[2:] for t in drawn.objects]
+            assert np.min(np.max(off, 1)) < 0.75
+
+
+def test_one_thing_moves_in_a_clip_and_questions_are_about_it():
+    asked = Counter()
+    for drawn in map(clip, range(TRAIN.start, TRAIN.start + 40)):
+        assert len(drawn.frames) == FRAMES
+        ways = {frame.objects[1:] for frame in drawn.frames}
+        assert len(ways) == 1
+        (x0, y0), (x1, y1) = (drawn.frames[n].objects[0].centre for n in (0, -1))
+        across, down = x1 - x0, y1 - y0
+        way = {"left": -across, "right": across, "top": -down, "bottom": down}
+        assert max(way, key=way.__getitem__) == drawn.towards and sorted(map(abs, (across, down)))[0] == 0
+        assert drawn.frames[0].image.tobytes() != drawn.frames[-1].image.tobytes()
+        for question in clip_questions(drawn, 0, 6):
+            asked[question.family] += 1
+            if question.family == "motion":
+                assert drawn.mover.kind in question.text and question.answer == drawn.towards
+            if question.family == "mover":
+                assert question.answer == drawn.frames[0].objects[0].kind
+    assert set(asked) == set(CLIP_FAMILIES)
+
+
+def test_clips_are_the_same_every_time():
+    one, other = clip(HELD_OUT.start), clip(HELD_OUT.start)
+    assert all(a.image.tobytes() == b.image.tobytes() for a, b in zip(one.frames, other.frames, strict=True))
 
 
 def test_scenes_are_varied(scenes):
@@ -76,7 +144,10 @@ def test_answers_are_balanced():
     asked = {family: counter.total() for family, counter in answers.items()}
     assert min(asked.values()) > 200
     assert 0.4 < answers["existence"]["yes"] / asked["existence"] < 0.6
-    assert all(0.1 < answers["counting"][number] / asked["counting"] < 0.25 for number in NUMBERS)
+    numbers = sum(answers["counting"][number] for number in NUMBERS)
+    assert all(0.1 < answers["counting"][number] / numbers < 0.25 for number in NUMBERS)
+    for family in ("counting", "spatial"):
+        assert 0.65 < answers[family]["yes"] / answers[family]["no"] < 1.5
     for one, other in [("left", "right"), ("above", "below"), ("top", "bottom")]:
         assert 0.65 < answers["spatial"][one] / answers["spatial"][other] < 1.5
     assert answers["attribute"].most_common(1)[0][1] / asked["attribute"] < 0.15
@@ -94,39 +165,6 @@ def test_every_question_has_one_answer(scenes):
                 assert answer == {question.answer}, question
                 checked[question.family] += 1
     assert set(checked) == set(FAMILIES)
-
-
-def solve(drawn: Scene, question: Question) -> set[str] | None:
-    """All answers that fit, or None for a form this does not know."""
-    things, text = drawn.objects, question.text
-
-    def called(name: str) -> list:
-        *colour, kind = name.split()
-        return [t for t in things if t.kind == kind and colour in ([], [t.colour])]
-
-    if found := re.match(r"what colou?r is the (\w+)\?$|what is the colou?r of the (\w+)\?$", text):
-        return {thing.colour for thing in called(found[1] or found[2])}
-    if found := re.match(r"(?:which|what) shape is (\w+)\?$", text):
-        return {thing.kind for thing in things if thing.colour == found[1] and thing.kind in SHAPES}
-    if found := re.match(r"is there an? (.+?)( in the picture)?\?$", text):
-        return {"yes" if called(found[1]) else "no"}
-    if found := re.match(r"how many (.+?) are (there|in the picture)\?$", text):
-        *colour, plural = found[1].split()
-        kind = next(kind for kind in PLURALS if PLURALS[kind] == plural)
-        return {NUMBERS[len(called(" ".join([*colour, kind])))]}
-    if found := re.match(r"which is in the picture\? (.+)$", text):
-        options = dict(option.split(": ") for option in re.findall(r"\w: \w+", found[1]))
-        return {letter for letter, name in options.items() if called(name)}
-    if question.family == "reading":
-        return {thing.text for thing in things if thing.kind == "sign"}
-    if found := re.match(r"is the (.+) on the left or on the right\?$", text):
-        return {"left" if thing.centre[0] < SIDE / 2 else "right" for thing in called(found[1])}
-    if found := re.match(r"what is (left of|right of|above|below) the (.+)\?$", text):
-        (thing,) = called(found[2])
-        axis, sign = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}[found[1]]
-        there = [t for t in things if sign * (t.centre[axis] - thing.centre[axis]) > 0]
-        return {question.answer} if called(question.answer) == there else {t.kind for t in there}
-    return None
 
 
 def test_samples_are_shipped_with_answers():

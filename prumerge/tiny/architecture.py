@@ -64,7 +64,7 @@ def make_model(preset: Preset) -> LlavaForConditionalGeneration:
             num_hidden_layers=preset.layers,
             num_attention_heads=preset.heads,
             num_key_value_heads=preset.heads,
-            max_position_embeddings=2048,
+            max_position_embeddings=8192,
             tie_word_embeddings=True,
             **special,
         ),

@@ -11,11 +11,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from prumerge.tiny.questions import attribute, reading, shapes
-from prumerge.tiny.scenes import COLOURS, HELD_OUT, PICTOGRAMS, SHAPES, WORDS, Scene, pick, scene
+from prumerge.tiny.questions import (
+    NUMBERS,
+    PLURALS,
+    attribute,
+    coloured_shapes,
+    is_there,
+    pick_other,
+    positions,
+    reading,
+    shapes,
+)
+from prumerge.tiny.scenes import COLOURS, HELD_OUT, PICTOGRAMS, SHAPES, UNSEEN, WORDS, Scene, pick, scene
 
 FIRST = HELD_OUT.start + 850_000  # scenes that no other part of the project looks at
-WHOLE = 12  # so many questions hold whole pairs and rotations, and splits and answers evenly
+WHOLE = 24  # so many questions hold whole pairs and rotations, and splits and answers evenly
 
 
 @dataclass(frozen=True)
@@ -36,10 +46,13 @@ class Item:
     """Lettered choices, if any."""
 
 
-def pictures(count: int, names: tuple[str, ...]) -> Iterator[tuple[Scene, list[Item]]]:
-    """Scenes with what is asked about them, until each benchmark has `count` items."""
+def pictures(count: int, names: tuple[str, ...], unseen: bool = False) -> Iterator[tuple[Scene, list[Item]]]:
+    """Scenes with what is asked about them, until each benchmark has `count` items.
+
+    `unseen` takes scenes with a font and with coloured shapes that training never showed.
+    """
     asked = dict.fromkeys(names, 0)
-    seed = FIRST
+    seed = UNSEEN.start if unseen else FIRST
     while min(asked.values()) < count:
         drawn, items = scene(seed), []
         for name in names:
@@ -90,35 +103,46 @@ def pope(drawn: Scene, number: int, random: Generator) -> list[Item]:
     present = {thing.kind for thing in drawn.objects}
     if split == "adversarial":
         there = {(thing.colour, thing.kind) for thing in shapes(drawn)}
-        near = [(colour, kind) for _, kind in sorted(there) for colour in COLOURS]
+        kinds = {kind for _, kind in there}
+        near = [pair for pair in coloured_shapes(drawn) if pair[1] in kinds]
         pairs = sorted(there) if wanted == "yes" else [pair for pair in near if pair not in there]
         names = [f"{colour} {kind}" for colour, kind in pairs]
     else:
         frequent = [*SHAPES, "sign"]
-        kinds = frequent if split == "popular" else [*SHAPES, *PICTOGRAMS, "sign"]
-        names = [kind for kind in kinds if (kind in present) == (wanted == "yes")]
+        asked = frequent if split == "popular" else [*SHAPES, *PICTOGRAMS, "sign"]
+        names = [kind for kind in asked if (kind in present) == (wanted == "yes")]
     if not names:
         return []
-    return [_item("existence", drawn, number, _is_there(pick(names, random)), wanted, split=split)]
+    return [_item("existence", drawn, number, is_there(pick(names, random)), wanted, split=split)]
 
 
 def mme(drawn: Scene, number: int, random: Generator) -> list[Item]:
     """Two questions on one picture, one yes and one no, as MME."""
-    subtask = ("existence", "colour")[number // 2 % 2]
+    subtask = ("existence", "count", "position", "colour")[number // 2 % 4]
     present = sorted({thing.kind for thing in drawn.objects})
     kinds = Counter(thing.kind for thing in drawn.objects)
+    single = [thing for thing in shapes(drawn) if kinds[thing.kind] == 1]
+    several = sorted(kind for kind in kinds if 2 <= kinds[kind] < len(NUMBERS))
     if subtask == "existence" and present:
-        yes = pick(present, random)
-        no = pick([kind for kind in [*SHAPES, *PICTOGRAMS, "sign"] if kind not in present], random)
-    elif subtask == "colour" and (single := [thing for thing in shapes(drawn) if kinds[thing.kind] == 1]):
+        absent = [kind for kind in [*SHAPES, *PICTOGRAMS, "sign"] if kind not in present]
+        pair = is_there(pick(present, random)), is_there(pick(absent, random))
+    elif subtask == "count" and several:
+        kind = pick(several, random)
+        numbers = kinds[kind], pick_other(kinds[kind], random)
+        right, wrong = (f"are there {NUMBERS[number]} {PLURALS[kind]}?" for number in numbers)
+        pair = right, wrong
+    elif subtask == "position" and (asked := positions(drawn, random)):
+        pair = asked
+    elif subtask == "colour" and single:
         thing = single[random.integers(len(single))]
-        yes = f"{thing.colour} {thing.kind}"
-        no = f"{pick([colour for colour in COLOURS if colour != thing.colour], random)} {thing.kind}"
+        others = [colour for colour, kind in coloured_shapes(drawn) if kind == thing.kind]
+        others.remove(str(thing.colour))
+        pair = is_there(f"{thing.colour} {thing.kind}"), is_there(f"{pick(others, random)} {thing.kind}")
     else:
         return []
     return [
-        _item("perception", drawn, number + turn, _is_there(name), gold, split=subtask, group=str(drawn.seed))
-        for turn, (name, gold) in enumerate([(yes, "yes"), (no, "no")])
+        _item("perception", drawn, number + turn, question, gold, split=subtask, group=str(drawn.seed))
+        for turn, (question, gold) in enumerate(zip(pair, ("yes", "no"), strict=True))
     ]
 
 
@@ -136,10 +160,6 @@ def _item(
     benchmark: str, drawn: Scene, number: int, question: str, gold: str, split: str = "", group: str = ""
 ) -> Item:
     return Item(benchmark, f"{benchmark}-{number:04}", drawn.seed, question, gold, split, group)
-
-
-def _is_there(name: str) -> str:
-    return f"is there {'an' if name[0] in 'aeio' else 'a'} {name}?"
 
 
 def _choice(drawn: Scene, random: Generator) -> tuple[str, str, list[str]] | None:

@@ -2,47 +2,98 @@
 
 All questions about one picture share its visual tokens: they are packed into one sequence whose attention
 mask lets a question see the picture and itself only. Subsets of the visual tokens are random in size and
-place, from strewn to gathered, and some tokens are merged at random: few, clustered and merged tokens are
-known to the model, but none is ever chosen by what it shows.
+place, from strewn to gathered, and in half of the pictures tokens are merged: with similar ones, with their
+neighbours, or with any. So the few, clustered and merged tokens that methods hand over are known to the
+model, but which tokens are kept never depends on what they show.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from prumerge.tiny.questions import FAMILIES, questions
-from prumerge.tiny.scenes import GRID, scene
+from prumerge.tiny import clips
+from prumerge.tiny.learn_vision import cut
+from prumerge.tiny.questions import FAMILIES, Question, questions
+from prumerge.tiny.scenes import GRID, Scene, scene
 
-FEWEST = 32  # visual tokens in a subset
-MERGED, OTHERS = 0.15, 8  # share of the tokens that are merged in half of the pictures, and with how many
+PATCHES = GRID * GRID
+ALL_FAMILIES = [*FAMILIES, *clips.FAMILIES]
+FEWEST = 16  # visual tokens in a subset
+OTHERS, ABSORBED = 128, 8  # tokens that may be absorbed, and how many of them one token absorbs
+CLIPS_EVERY = 8  # one step in so many is about clips
 PREFIX = "USER:"
 IGNORE = -100
 
 
 def merged_at_random(
-    features: Float[Tensor, "batch tokens width"], seed: Sequence[int]
-) -> Float[Tensor, "batch tokens width"]:
-    """In half of the pictures some tokens absorb a few random others, or all, or become a mixture of them.
+    features: Float[Tensor, "batch all width"],
+    places: Int[Tensor, "batch all"],
+    kept: int,
+    seed: Sequence[int],
+) -> Float[Tensor, "batch kept width"]:
+    """The first `kept` tokens of each picture; in half of the pictures some of them absorb others.
 
     A model this small takes any token it never saw for something else. With this, merged tokens are not
     foreign to it, whichever method merged them; which tokens are merged does not depend on the picture.
     """
     random = np.random.default_rng(seed)
-    batch, tokens, _ = features.shape
-    chosen = (random.random((batch, tokens)) < MERGED) & (random.random((batch, 1)) < 0.5)
-    other = torch.from_numpy(random.integers(0, tokens, (batch, tokens, OTHERS)))
-    share = torch.from_numpy(random.dirichlet(np.ones(OTHERS), (batch, tokens))).to(features)
-    few = (features[torch.arange(batch)[:, None, None], other] * share[..., None]).sum(2)
-    own, all_of_them, scale = torch.from_numpy(random.random((3, batch, tokens, 1))).to(features)
-    taken = torch.where(all_of_them < 0.5, few, features.mean(1, keepdim=True)) * scale
-    mixed = (own < 0.5) * features + taken
-    return torch.where(torch.from_numpy(chosen).to(features.device)[..., None], mixed, features)
+    found = [merged(*picture, kept, random) for picture in zip(features, places, strict=True)]
+    return torch.stack(found)
+
+
+def merged(
+    features: Float[Tensor, "all width"],
+    places: Int[Tensor, "all"],
+    kept: int,
+    random: np.random.Generator,
+) -> Float[Tensor, "kept width"]:
+    """One picture's tokens after one kind of merging."""
+    own, others = features[:kept], features[kept:]
+    kind = str(random.choice(["nothing", "nothing", "nothing", "similar", "near", "mixed"]))
+    if kind == "nothing" or len(others) < ABSORBED:
+        return own
+    if kind == "similar":
+        which = (F.normalize(own, dim=-1) @ F.normalize(others, dim=-1).T).topk(ABSORBED).indices
+    elif kind == "near":
+        away = (places[:kept, None] // GRID - places[None, kept:] // GRID).abs()  # frames are far apart
+        away = away + (places[:kept, None] % GRID - places[None, kept:] % GRID).abs()
+        which = away.topk(ABSORBED, largest=False).indices
+    else:
+        which = torch.from_numpy(random.integers(0, len(others), (kept, ABSORBED))).to(places)
+    share = torch.from_numpy(random.dirichlet(np.ones(ABSORBED), kept)).to(features)
+    absorbed = (others[which] * share[..., None]).sum(1)
+    if kind == "mixed":  # some tokens stand for everything that was left out
+        absorbed = torch.where(
+            torch.from_numpy(random.random((kept, 1)) < 0.5).to(own.device), absorbed, others.mean(0)
+        )
+    scale, summed, chosen = torch.from_numpy(random.random((3, kept, 1))).to(features)
+    mixture = torch.where(summed < 0.5, own + scale * absorbed, own + 0.9 * scale * (absorbed - own))
+    if kind == "mixed":
+        mixture = torch.where(summed < 0.5, mixture, scale * absorbed)
+    most = 0.15 if kind == "mixed" else 1.0  # tokens without likeness to their own place are few
+    return torch.where(chosen < most * random.random(), mixture, own)
+
+
+@cache
+def contents(seed: int) -> Scene:
+    """A scene without its pixels, which questions do not need."""
+    return replace(scene(seed), image=Image.new("RGB", (1, 1)))
+
+
+@cache
+def clip_contents(seed: int) -> clips.Clip:
+    drawn = clips.clip(seed)
+    frames = tuple(replace(frame, image=Image.new("RGB", (1, 1))) for frame in drawn.frames)
+    return replace(drawn, frames=frames)
 
 
 def places_at_random(count: int, random: np.random.Generator) -> Int[np.ndarray, "count"]:
@@ -53,8 +104,43 @@ def places_at_random(count: int, random: np.random.Generator) -> Int[np.ndarray,
     return np.sort((spots + strewn).ravel().argsort()[:count])
 
 
+class PicturesToCache(Dataset):
+    """The scenes and then the frames of the clips that `QuestionBatches` asks about, so many at a time."""
+
+    def __init__(self, first: int, scenes: int, clips: int, batch: int):
+        self.first, self.scenes, self.clips, self.batch = first, scenes, clips, batch
+
+    def __len__(self) -> int:
+        return -(-(self.scenes + clips.FRAMES * self.clips) // self.batch)
+
+    def __getitem__(self, place: int) -> dict[str, Tensor]:
+        last = self.scenes + clips.FRAMES * self.clips
+        rows = range(place * self.batch, min((place + 1) * self.batch, last))
+        pictures = [cut(self.picture(row)) for row in rows]
+        if not pictures:
+            raise IndexError(place)
+        every = torch.arange(PATCHES).expand(len(pictures), -1)
+        return {"patches": torch.from_numpy(np.stack(pictures)), "index": every}
+
+    def picture(self, row: int) -> Scene:
+        if row < self.scenes:
+            return scene(self.first + row)
+        number, frame = divmod(row - self.scenes, clips.FRAMES)
+        return whole_clip(self.first + number).frames[frame]
+
+
+@lru_cache(2)
+def whole_clip(seed: int) -> clips.Clip:
+    return clips.clip(seed)
+
+
 class QuestionBatches(Dataset):
-    """Batch number i: some of the cached pictures, with fresh questions and a fresh subset of tokens."""
+    """Batch number i: some of the cached pictures, with fresh questions and a fresh subset of tokens.
+
+    Cached are the features of `scenes` scenes from seed `first` on, then those of the frames of `clips` clips
+    from the same seed on. `alike` batches in a row (one for each process) are of the same kind and size.
+    With `visual` equal to all tokens of a picture, half of the steps still take subsets.
+    """
 
     def __init__(
         self,
@@ -67,10 +153,12 @@ class QuestionBatches(Dataset):
         count: int,
         seed: int,
         often: Sequence[float] = (),
+        clips: int = 0,
+        alike: int = 1,
     ):
-        self.tokenizer, self.first, self.scenes = tokenizer, first, scenes
+        self.tokenizer, self.first, self.scenes, self.clips = tokenizer, first, scenes, clips
         self.batch, self.visual, self.asked, self.count, self.seed = batch, visual, asked, count, seed
-        self.often = often
+        self.often, self.alike = often, alike
 
     def __len__(self) -> int:
         return self.count
@@ -78,11 +166,18 @@ class QuestionBatches(Dataset):
     def __getitem__(self, place: int) -> dict[str, Tensor]:
         if place >= self.count:
             raise IndexError(place)
-        random = np.random.default_rng((self.seed, place))
-        rows = random.choice(self.scenes, self.batch, replace=self.batch > self.scenes)
-        fewest = min(FEWEST, self.visual)
-        visual = self.visual if self.visual == GRID * GRID else int(random.integers(fewest, self.visual + 1))
-        return self.pack(rows, place, random, visual)
+        step = place // self.alike
+        random, common = (
+            np.random.default_rng((self.seed, place)),
+            np.random.default_rng((self.seed, step, 1)),
+        )
+        of_clips = self.clips > 0 and step % CLIPS_EVERY == CLIPS_EVERY - 1
+        pictures = self.clips if of_clips else self.scenes
+        rows = random.choice(pictures, self.batch, replace=self.batch > pictures)
+        everything = self.visual == PATCHES and common.random() < 0.5
+        subset = int(common.integers(min(FEWEST, self.visual), min(self.visual, 224) + 1))
+        visual = (2 * PATCHES if of_clips else PATCHES) if everything else subset
+        return self.pack(rows, place, random, visual, of_clips)
 
     def pack(
         self,
@@ -90,26 +185,33 @@ class QuestionBatches(Dataset):
         salt: int,
         random: np.random.Generator,
         visual: int | None = None,
+        of_clips: bool = False,
     ) -> dict[str, Tensor]:
-        visual = visual or self.visual
-        patches = GRID * GRID
+        """Questions about these scenes or clips, `visual` tokens of each (of a clip, of all its frames)."""
+        frames = clips.FRAMES if of_clips else 1
+        each = (visual or self.visual) // frames
+        visual, patches = each * frames, frames * PATCHES
         prefix = self.tokenizer(PREFIX).input_ids
         index, positions, sequences = [], [], []
         for row in rows:
-            chosen = places_at_random(visual, random)
+            chosen = np.concatenate([n * PATCHES + places_at_random(each, random) for n in range(frames)])
+            left = np.delete(np.arange(patches), chosen)
+            others = random.choice(left, min(OTHERS, len(left)), replace=False)
             spread = random.random() < 0.5  # positions as in the whole picture, or close together
             start = len(prefix) + (patches if spread else visual)
             places = np.arange(len(prefix)), len(prefix) + (chosen if spread else np.arange(visual))
-            index.append(chosen)
+            index.append(np.concatenate([chosen, others]))
             positions.append(np.concatenate(places))
-            sequences.append(self.texts(self.first + int(row), salt, start))
+            sequences.append(self.texts(self.ask(int(row), salt, of_clips), start))
         longest = max(len(sequence) for sequence in sequences)
         padded = np.stack([np.pad(s, ((0, longest - len(s)), (0, 0)), constant_values=-1) for s in sequences])
         text, at, blocks, labels, families = torch.from_numpy(padded).unbind(-1)
-        shared = torch.from_numpy(np.stack(positions))
+        shared, taken = torch.from_numpy(np.stack(positions)), torch.from_numpy(np.stack(index))
+        first = torch.from_numpy(self.scenes + frames * rows if of_clips else np.asarray(rows))
         return {
-            "rows": torch.from_numpy(np.asarray(rows)),
-            "index": torch.from_numpy(np.stack(index)),
+            "rows": first[:, None] + taken // PATCHES,  # of each token, in the cached features
+            "index": taken % PATCHES,
+            "places": taken,
             "prefix": torch.tensor(prefix).expand(len(rows), -1),
             "text": text.clamp(min=0),
             "positions": torch.cat([shared, at.clamp(min=0)], 1),
@@ -118,15 +220,20 @@ class QuestionBatches(Dataset):
             "families": families,
         }
 
-    def texts(self, seed: int, salt: int, start: int) -> Int[np.ndarray, "tokens 5"]:
+    def ask(self, row: int, salt: int, of_clips: bool) -> list[Question]:
+        if of_clips:
+            return clips.clip_questions(clip_contents(self.first + row), salt, self.asked // 2)
+        return questions(contents(self.first + row), salt, self.asked, often=self.often)
+
+    def texts(self, asked: list[Question], start: int) -> Int[np.ndarray, "tokens 5"]:
         """Questions one after the other: token, position, number of the question, label, family."""
         found = []
-        for number, question in enumerate(questions(scene(seed), salt, self.asked, often=self.often), 1):
-            asked = self.ids(f"{question.text} ASSISTANT:")
-            tokens = [*asked, *self.ids(question.answer), self.tokenizer.eos_token_id]
-            family = list(FAMILIES).index(question.family)
+        for number, question in enumerate(asked, 1):
+            prompt = self.ids(f"{question.text} ASSISTANT:")
+            tokens = [*prompt, *self.ids(question.answer), self.tokenizer.eos_token_id]
+            family = ALL_FAMILIES.index(question.family)
             for place, token in enumerate(tokens):  # a place's label is the token after it
-                answering = len(asked) - 1 <= place < len(tokens) - 1
+                answering = len(prompt) - 1 <= place < len(tokens) - 1
                 found.append((token, start + place, number, tokens[place + 1] if answering else -1, family))
         return np.array(found or [(0, start, 1, -1, 0)], np.int64)
 
@@ -181,6 +288,6 @@ def exact_match(
         for number in range(1, int(blocks[row].max()) + 1):
             here = blocks[row] == number
             if (batch["labels"][row][here] != IGNORE).any():
-                family = list(FAMILIES)[int(batch["families"][row][here][0])]
+                family = ALL_FAMILIES[int(batch["families"][row][here][0])]
                 found.append((family, not bool(wrong[row][here].any())))
     return found

@@ -13,9 +13,20 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from prumerge.tiny.scenes import COLOURS, GRID, PATCH, PATCH_COLOURS, SHAPES, WHAT, Scene, scene
+from prumerge.tiny.scenes import (
+    COLOURS,
+    GRID,
+    PATCH,
+    PATCH_COLOURS,
+    SHAPES,
+    UNSEEN_PAIRS,
+    WHAT,
+    Scene,
+    scene,
+)
 
-LABELS = [*WHAT[1:], *COLOURS, *(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)]
+PAIRS = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+LABELS = [*WHAT[1:], *COLOURS, *(" ".join(pair) for pair in PAIRS if pair not in UNSEEN_PAIRS)]
 FOREGROUND = 0.75  # at most this share of a subset shows objects
 
 
@@ -43,6 +54,7 @@ class VisionBatches(Dataset):
             "index": index,
             "what": what[index].astype(np.int64),
             "colours": colours[index].astype(np.int64),
+            "centres": centres(drawn)[index],
             "labels": labels(drawn),
         }
 
@@ -51,6 +63,27 @@ def cut(drawn: Scene) -> UInt8[np.ndarray, "576 588"]:
     """The patches, each flattened as the patch embedding's weight is: channel, row, column."""
     pixels = np.asarray(drawn.image).reshape(GRID, PATCH, GRID, PATCH, 3)
     return pixels.transpose(0, 2, 4, 1, 3).reshape(GRID * GRID, -1)
+
+
+def centres(drawn: Scene) -> Int[np.ndarray, "576"]:
+    """Of each patch that shows an object, the patch in the object's middle; of the others, themselves."""
+    places = np.arange(GRID * GRID)
+    if not drawn.objects:
+        return places
+    edges = np.arange(GRID) * PATCH
+    left, top, width, height = np.array([thing.box for thing in drawn.objects]).T[..., None]
+    across = (np.minimum(edges + PATCH, left + width) - np.maximum(edges, left)).clip(0)
+    down = (np.minimum(edges + PATCH, top + height) - np.maximum(edges, top)).clip(0)
+    owner = (down[:, :, None] * across[:, None, :]).reshape(len(left), -1).argmax(0)
+    rows, columns = np.divmod(places, GRID)
+    middle = (np.arange(GRID) + 0.5) * PATCH
+    for number, thing in enumerate(drawn.objects):
+        shows = np.flatnonzero((drawn.what.ravel() > 0) & (owner == number))
+        if len(shows):
+            x, y = thing.centre
+            away = np.hypot(middle[columns[shows]] - x, middle[rows[shows]] - y)
+            places[shows] = shows[away.argmin()]
+    return places
 
 
 def subset(
@@ -80,6 +113,9 @@ class VisionHeads(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.what = nn.Linear(width, len(WHAT))
         self.colours = nn.Linear(width, len(PATCH_COLOURS))
+        self.rows = nn.Linear(width, GRID)
+        self.columns = nn.Linear(width, GRID)
+        self.middle = nn.Linear(width, 1)
         self.labels = nn.Linear(width, len(LABELS))
         self.picture = nn.Linear(width, width, bias=False)
         self.caption = nn.Linear(len(LABELS), width, bias=False)  # a bag of words
@@ -129,6 +165,15 @@ def vision_loss(tower: Any, heads: VisionHeads, batch: dict[str, Tensor]) -> tup
     dense = average(per_patch, seen) + 0.3 * average(per_patch, ~seen)
     per_patch = F.cross_entropy(colours.transpose(1, 2), batch["colours"], reduction="none")
     dense_colour = average(per_patch, coloured) + 0.3 * average(per_patch, ~coloured)
+    row, column = batch["centres"] // GRID, batch["centres"] % GRID
+    rows, columns = heads.rows(normed).transpose(1, 2), heads.columns(normed).transpose(1, 2)
+    place = F.cross_entropy(rows, row, reduction="none") + F.cross_entropy(columns, column, reduction="none")
+    place = average(place, seen) + 0.3 * average(place, ~seen)
+    is_middle = (batch["centres"] == batch["index"]) & seen
+    middle = F.binary_cross_entropy_with_logits(
+        heads.middle(normed)[..., 0], is_middle.float(), reduction="none"
+    )
+    middle = average(middle, is_middle) + average(middle, seen & ~is_middle)
     contained = F.binary_cross_entropy_with_logits(heads.labels(state), batch["labels"])
     match = contrastive(heads.picture(state), heads.caption(batch["labels"]), heads.scale)
     right = what.argmax(-1) == batch["what"]
@@ -136,13 +181,16 @@ def vision_loss(tower: Any, heads: VisionHeads, batch: dict[str, Tensor]) -> tup
     log = {
         "dense": dense,
         "colour": dense_colour,
+        "place": place,
+        "middle": middle,
         "labels": contained,
         "contrastive": match,
         "things_right": average(right, seen & ~letters),
         "letters_right": average(right, letters),
+        "rows_right": average(rows.argmax(1) == row, seen),
         "colours_right": average(colours.argmax(-1) == batch["colours"], coloured),
     }
-    return dense + 0.5 * dense_colour + 5 * contained + match, log
+    return dense + 0.5 * dense_colour + 0.25 * place + 0.5 * middle + 5 * contained + match, log
 
 
 def contrastive(

@@ -10,7 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from prumerge.tiny.scenes import COLOURS, PICTOGRAMS, SHAPES, SIDE, WORDS, Scene, Thing, pick
+from prumerge.tiny.scenes import (
+    COLOURS,
+    PICTOGRAMS,
+    SHAPES,
+    SIDE,
+    UNSEEN,
+    UNSEEN_PAIRS,
+    WORDS,
+    Scene,
+    Thing,
+    pick,
+)
 
 NUMBERS = ["zero", "one", "two", "three", "four", "five"]
 LETTERS = "abcd"
@@ -74,15 +85,14 @@ def existence(scene: Scene, random: Generator) -> Question | None:
     there = {(thing.colour, thing.kind) for thing in shapes(scene)}
     names = [kind for kind in PLURALS if (kind in present) == yes]
     if random.random() < 0.4:
-        pairs = [(colour, kind) for kind in SHAPES for colour in COLOURS if ((colour, kind) in there) == yes]
+        pairs = [pair for pair in coloured_shapes(scene) if (pair in there) == yes]
         near = [(colour, kind) for colour, kind in pairs if kind in present]
         pairs = near if random.random() < 0.5 and near else pairs
         names = [f"{colour} {kind}" for colour, kind in pairs] or names
     name = pick(names, random) if names else None
     if name is None:
         return None
-    article = "an" if name[0] in "aeio" else "a"
-    text = pick([f"is there {article} {name}?", f"is there {article} {name} in the picture?"], random)
+    text = pick([is_there(name), is_there(name, " in the picture")], random)
     return Question("existence", text, "yes" if yes else "no")
 
 
@@ -93,7 +103,9 @@ def counting(scene: Scene, random: Generator) -> Question | None:
     kinds = Counter(thing.kind for thing in scene.objects)
     pairs = Counter((thing.colour, thing.kind) for thing in shapes(scene))
     counts = {PLURALS[kind]: kinds[kind] for kind in [*SHAPES, *PICTOGRAMS]}
-    counts |= {f"{colour} {PLURALS[kind]}": pairs[colour, kind] for kind in SHAPES for colour in COLOURS}
+    counts |= {f"{colour} {PLURALS[kind]}": pairs[colour, kind] for colour, kind in coloured_shapes(scene)}
+    if random.random() < 0.25:
+        return count_right(counts, random)
     available = sorted({count for count in counts.values() if count < len(NUMBERS)})
     weights = COUNT_WEIGHTS[available]
     if random.random() > weights.sum():  # a scene with nothing to count is asked less often
@@ -109,11 +121,33 @@ def counting(scene: Scene, random: Generator) -> Question | None:
     return Question("counting", text, NUMBERS[count])
 
 
+def count_right(counts: dict[str, int], random: Generator) -> Question | None:
+    """Are there so many? As often yes as no."""
+    yes = random.random() < 0.5
+    names = [name for name, number in counts.items() if (2 if yes else 1) <= number < len(NUMBERS)]
+    if not names:
+        return None
+    name = pick(names, random)
+    asked = counts[name] if yes else pick_other(counts[name], random)
+    return Question("counting", f"are there {NUMBERS[asked]} {name}?", "yes" if yes else "no")
+
+
+def pick_other(count: int, random: Generator) -> int:
+    """Another number of things, from two to five."""
+    others = [number for number in range(2, len(NUMBERS)) if number != count]
+    return others[random.integers(len(others))]
+
+
 def spatial(scene: Scene, random: Generator) -> Question | None:
     """Where a thing is in the picture or from another thing, or what lies in a direction of it."""
     unique = named(scene)
     if not unique:
         return None
+    if random.random() < 0.25:
+        true, false = positions(scene, random) or (None, None)
+        yes = random.random() < 0.5
+        asked = true if yes else false
+        return Question("spatial", asked, "yes" if yes else "no") if asked else None
     name, thing = unique[random.integers(len(unique))]
     others = [(other, there) for other, there in unique if there is not thing]
     if not others or random.random() < 0.3:
@@ -133,6 +167,37 @@ def spatial(scene: Scene, random: Generator) -> Question | None:
         of = {"left": "left of", "right": "right of"}.get(direction, direction)
         return Question("spatial", f"what is {of} the {name}?", clear[0])
     return None
+
+
+OPPOSITE = {
+    "left": "right",
+    "right": "left",
+    "above": "below",
+    "below": "above",
+    "top": "bottom",
+    "bottom": "top",
+}
+
+
+def positions(scene: Scene, random: Generator) -> tuple[str, str] | None:
+    """A true and a false yes-or-no question about where something is."""
+    unique = named(scene)
+    name, thing = unique[random.integers(len(unique))] if unique else ("", None)
+    if thing is None:
+        return None
+    others = [(other, there) for other, there in unique if there is not thing and where(thing, there)]
+    if others and random.random() < 0.5:
+        other, there = others[random.integers(len(others))]
+        direction = str(where(thing, there))
+        links = {"left": "left of", "right": "right of", "above": "above", "below": "below"}
+        asked = [f"is the {name} {links[way]} the {other}?" for way in (direction, OPPOSITE[direction])]
+        return asked[0], asked[1]
+    half = side(name, thing, random)
+    if half is None:
+        return None
+    links = {"left": "on the left", "right": "on the right", "top": "at the top", "bottom": "at the bottom"}
+    asked = [f"is the {name} {links[way]}?" for way in (half.answer, OPPOSITE[half.answer])]
+    return asked[0], asked[1]
 
 
 def multiple_choice(scene: Scene, random: Generator) -> Question | None:
@@ -168,6 +233,16 @@ def reading(scene: Scene, random: Generator) -> Question | None:
         ["what does the sign say?", "what is written on the sign?", "which word is on the sign?"], random
     )
     return Question("reading", text, str(scene.sign.text))
+
+
+def coloured_shapes(scene: Scene) -> list[tuple[str, str]]:
+    """The pairs that may be asked about: training and its like never speak of the unseen ones."""
+    pairs = [(colour, shape) for shape in SHAPES for colour in COLOURS]
+    return [pair for pair in pairs if scene.seed in UNSEEN or pair not in UNSEEN_PAIRS]
+
+
+def is_there(name: str, where: str = "") -> str:
+    return f"is there {'an' if name[0] in 'aeio' else 'a'} {name}{where}?"
 
 
 def shapes(scene: Scene) -> list[Thing]:

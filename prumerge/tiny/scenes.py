@@ -16,7 +16,8 @@ from PIL import Image
 SIDE, PATCH = 336, 14
 GRID = SIDE // PATCH
 TRAIN = range(1_000_000, 9_000_000)
-HELD_OUT = range(9_000_000, 10_000_000)
+HELD_OUT = range(9_000_000, 10_000_000)  # other scenes of the same kind
+UNSEEN = range(10_000_000, 11_000_000)  # a font and coloured shapes that training never shows
 
 COLOURS = {
     "red": (215, 35, 40),
@@ -73,9 +74,17 @@ WORDS += [
     "zoo",
     "zone",
 ]
+UNSEEN_PAIRS = [
+    ("purple", "circle"),
+    ("black", "square"),
+    ("yellow", "triangle"),
+    ("blue", "star"),
+    ("green", "heart"),
+    ("orange", "cross"),
+]
 CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 FONTS = ["sans", "serif", "mono", "condensed", "italic"]
-TRAIN_FONTS = FONTS[:4]  # "italic" is never drawn yet: it is kept for a test on an unseen font
+SEEN_FONTS, UNSEEN_FONTS = FONTS[:4], FONTS[4:]
 BACKGROUNDS = ["plain", "gradient", "stripes", "tiles", "clouds"]
 REGIMES = ["huge", "few", "medium", "many"]
 
@@ -128,28 +137,32 @@ def tiles(sheet: str) -> list[Image.Image]:
 
 
 def scene(seed: int) -> Scene:
-    """Draw the scene of this seed."""
+    """Draw the scene of this seed; those of `UNSEEN` show what no other scene shows."""
     random = np.random.default_rng(seed)
+    unseen = seed in UNSEEN
     regime = REGIMES[random.choice(4, p=[0.15, 0.15, 0.3, 0.4])]
     background = BACKGROUNDS[random.integers(len(BACKGROUNDS))]
     canvas = Image.fromarray(draw_background(background, random))
     what = np.zeros((SIDE, SIDE), np.uint8)
     colours = np.zeros((SIDE, SIDE), np.uint8)
     objects: list[Thing] = []
-    for kind, colour, text, (width, height) in contents(regime, random):
+    for kind, colour, text, (width, height) in contents(regime, unseen, random):
         spot = free_spot(objects, width, height, random, on_grid=kind == "sign")
         if spot is None:
             continue
         thing = Thing(kind, colour, (*spot, width, height), text)
         objects.append(thing)
         if kind == "sign":
-            draw_sign(canvas, what, colours, thing, random)
+            fonts = UNSEEN_FONTS if unseen else SEEN_FONTS
+            draw_sign(canvas, what, colours, thing, fonts[random.integers(len(fonts))], random)
         else:
             draw_thing(canvas, what, colours, thing, random)
     return Scene(seed, canvas, tuple(objects), background, regime, per_patch(what), per_patch(colours))
 
 
-def contents(regime: str, random: Generator) -> list[tuple[str, str | None, str | None, tuple[int, int]]]:
+def contents(
+    regime: str, unseen: bool, random: Generator
+) -> list[tuple[str, str | None, str | None, tuple[int, int]]]:
     """What to draw, the largest first: kind, colour, text, size."""
     small, large, fewest, most = {
         "huge": (160, 290, 1, 1),
@@ -166,7 +179,7 @@ def contents(regime: str, random: Generator) -> list[tuple[str, str | None, str 
         size = (len(word) * width + 2 * BORDER, height + 2 * BORDER)
         chosen.append(("sign", pick(list(COLOURS), random), word, size))
         number -= regime == "huge"
-    things = [a_thing(random) for _ in range(number)]
+    things = [a_thing(unseen, random) for _ in range(number)]
     if number >= 2 and random.random() < {"few": 0.4, "medium": 0.5, "many": 0.85}.get(regime, 0):
         copies = min(
             int(random.choice([2, 3, 4, 5, 5])), number
@@ -174,17 +187,25 @@ def contents(regime: str, random: Generator) -> list[tuple[str, str | None, str 
         same_colour = random.random() < 0.5
         for place in range(1, copies):
             kind, colour = things[0]
-            things[place] = (kind, colour if same_colour or colour is None else pick(list(COLOURS), random))
+            things[place] = (
+                kind,
+                colour if same_colour or colour is None else a_colour(kind, unseen, random),
+            )
     for kind, colour in things:
         side = int(random.integers(small, large + 1))
         chosen.append((kind, colour, None, (side, side)))
     return chosen
 
 
-def a_thing(random: Generator) -> tuple[str, str | None]:
+def a_thing(unseen: bool, random: Generator) -> tuple[str, str | None]:
     if random.random() < 0.5:
-        return pick(SHAPES, random), pick(list(COLOURS), random)
+        shape = pick(SHAPES, random)
+        return shape, a_colour(shape, unseen, random)
     return pick(PICTOGRAMS, random), None
+
+
+def a_colour(shape: str, unseen: bool, random: Generator) -> str:
+    return pick([colour for colour in COLOURS if ((colour, shape) in UNSEEN_PAIRS) == unseen], random)
 
 
 def pick(names: list[str], random: Generator) -> str:
@@ -237,6 +258,7 @@ def draw_sign(
     what: UInt8[np.ndarray, "336 336"],
     colours: UInt8[np.ndarray, "336 336"],
     sign: Thing,
+    font: str,
     random: Generator,
 ) -> None:
     left, top, width, height = sign.box
@@ -247,11 +269,11 @@ def draw_sign(
     canvas.paste(board, (left + 2, top + 2, left + width - 2, top + height - 2))
     what[top : top + height, left : left + width] = WHAT.index("sign")
     colours[top : top + height, left : left + width] = PATCH_COLOURS.index(sign.colour or "none")
-    font = tiles(TRAIN_FONTS[random.integers(len(TRAIN_FONTS))])
+    glyphs = tiles(font)
     cell = (width - 2 * BORDER) // len(text), height - 2 * BORDER
     for place, character in enumerate(text):
         x, y = left + BORDER + place * cell[0], top + BORDER
-        mask = font[CHARACTERS.index(character)].resize(cell, Image.Resampling.BILINEAR)
+        mask = glyphs[CHARACTERS.index(character)].resize(cell, Image.Resampling.BILINEAR)
         canvas.paste(ink, (x, y), mask)
         what[y : y + cell[1], x : x + cell[0]] = WHAT.index(character)
 

@@ -7,7 +7,9 @@
     language-slow   the same, more of the families that are learned slowly
     language-full   the same on all visual tokens
 
-The run can be killed at any time and continues from its last checkpoint when started again.
+The run can be killed at any time and continues from its last checkpoint when started again. Two processes of
+one thread each learn faster on two cores than one process of two threads, and several GPUs work the same way:
+`torchrun --nproc-per-node 2 -m prumerge.tiny.train --out RUN`.
 """
 
 import argparse
@@ -26,12 +28,20 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import transformers
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from prumerge.tiny.architecture import PRESETS, make_model, vision_tower
-from prumerge.tiny.learn_language import QuestionBatches, exact_match, language_loss, merged_at_random
+from prumerge.tiny.clips import FRAMES
+from prumerge.tiny.learn_language import (
+    PicturesToCache,
+    QuestionBatches,
+    exact_match,
+    language_loss,
+    merged_at_random,
+)
 from prumerge.tiny.learn_vision import (
     VisionBatches,
     VisionHeads,
@@ -75,7 +85,7 @@ def stages(options: argparse.Namespace) -> list[Stage]:
     return [
         Stage("vision", options.vision_steps, batch, 128, (1, 0.3), 0.34, every),
         Stage("vision-full", options.vision_full_steps, quarter, patches, (0.3, 0), 0.1, every),
-        Stage("cache", -(-options.scenes // 16), 16, patches, (0, 0), 1, every),
+        Stage("cache", -(-(options.scenes + FRAMES * options.clips) // 16), 16, patches, (0, 0), 1, every),
         Stage("language", options.language_steps, half, 224, (1, 0.4), 0.34, every, MIX),
         Stage("language-slow", options.language_slow_steps, half, 224, (0.5, 0.25), 0.12, every, SLOW_MIX),
         Stage(
@@ -89,6 +99,7 @@ class Run:
 
     def __init__(self, options: argparse.Namespace):
         self.options, self.folder = options, Path(options.out)
+        self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         self.folder.mkdir(parents=True, exist_ok=True)
         self.processor = make_processor()
         torch.manual_seed(options.seed)
@@ -102,7 +113,8 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self.options).items() if name not in MAY_CHANGE}
+        settings = {name: value for name, value in vars(self.options).items() if name not in MAY_CHANGE}
+        return {**settings, "processes": self.world}
 
     def resume(self) -> None:
         """Continue from the checkpoint, if there is one."""
@@ -129,6 +141,9 @@ class Run:
             optimizer.load_state_dict(saved)
 
     def save(self) -> None:
+        self.saved = time.monotonic()
+        if self.rank:
+            return
         state = {
             "settings": self.settings,
             "stage": self.stage,
@@ -142,7 +157,6 @@ class Run:
         path = self.folder / "checkpoint.pt"
         torch.save(state, path.with_suffix(".new"))
         os.replace(path.with_suffix(".new"), path)
-        self.saved = time.monotonic()
 
     def enter(self, number: int) -> None:
         """Start a stage; the optimizers carry on if it trains what the one before did."""
@@ -159,6 +173,8 @@ class Run:
         self.stage, self.step, self.elapsed = number, 0, 0.0
 
     def log(self, **values: Any) -> None:
+        if self.rank:
+            return
         line = json.dumps({"date": datetime.now(timezone.utc).isoformat(timespec="seconds"), **values})
         with open(self.folder / "log.jsonl", "a") as file:
             file.write(line + "\n")
@@ -180,6 +196,8 @@ def make_optimizers(trained: list[nn.Module]) -> list[torch.optim.Optimizer]:
 def train(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     run = Run(options)
+    if run.world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if options.device == "cuda" else "gloo")
     run.resume()
     plan = stages(options)
     steps = 0
@@ -208,32 +226,43 @@ def train(options: argparse.Namespace) -> None:
         run.seconds[stage.name] = run.elapsed
         run.enter(run.stage + 1)
         run.save()
+        if run.world > 1:
+            dist.barrier()  # all features are there before anybody reads them
     export(run)
+    if run.world > 1:
+        dist.destroy_process_group()
 
 
 def progress(run: Run, stage: Stage) -> float:
-    """How much of the stage is done, by steps or by minutes, whichever is further."""
+    """How much of the stage is done, by steps or by the first process's minutes, whichever is further."""
     minutes = run.options.minutes * stage.share if run.options.minutes else float("inf")
-    return max(run.step / max(stage.steps, 1), run.elapsed / 60 / minutes)
+    done = torch.tensor(max(run.step / max(stage.steps, 1), run.elapsed / 60 / minutes))
+    if run.world > 1 and run.options.minutes:
+        done = done.to(run.options.device)
+        dist.broadcast(done, 0)
+    return float(done)
 
 
 def batches(run: Run, stage: Stage) -> Iterator[dict[str, Tensor]]:
-    """The remaining batches of the stage."""
+    """The remaining batches of the stage, or this process's share of each."""
     options = run.options
     data: Dataset
+    batch, count = -(-stage.batch // run.world), stage.steps * run.world
     if stage.name.startswith("vision"):
         first = TRAIN.start + (0 if stage.name == "vision" else 5_000_000)
-        data = VisionBatches(first, stage.batch, stage.tokens, stage.steps)
+        data = VisionBatches(first, batch, stage.tokens, count)
     elif stage.name == "cache":
-        data = VisionBatches(CACHED, stage.batch, stage.tokens, stage.steps)
+        data = PicturesToCache(CACHED, options.scenes, options.clips, batch)
+        count = len(data)
     else:
         data = QuestionBatches(
-            run.processor.tokenizer, CACHED, options.scenes, stage.batch, stage.tokens, options.questions,
-            stage.steps, seed=1000 * options.seed + run.stage, often=stage.often,
+            run.processor.tokenizer, CACHED, options.scenes, batch, stage.tokens, options.questions,
+            count, seed=1000 * options.seed + run.stage, often=stage.often, clips=options.clips,
+            alike=run.world,
         )  # fmt: skip
     loader = DataLoader(
-        data, batch_size=None, sampler=range(run.step, stage.steps), num_workers=options.workers,
-        prefetch_factor=8 if options.workers else None,
+        data, batch_size=None, sampler=range(run.step * run.world + run.rank, count, run.world),
+        num_workers=options.workers, prefetch_factor=8 if options.workers else None,
     )  # fmt: skip
     for batch in loader:
         yield {name: values.to(options.device) for name, values in batch.items()}
@@ -248,16 +277,20 @@ def train_step(run: Run, stage: Stage, batch: dict[str, Tensor]) -> dict[str, Te
         for group in optimizer.param_groups:
             group.setdefault("highest", group["lr"])
             group["lr"] = group["highest"] * run.options.rate * warm * (start + (end - start) * done)
-    with torch.autocast(run.options.device, torch.bfloat16, enabled=run.options.device == "cuda"):
+    with torch.autocast(run.options.device, torch.bfloat16, enabled=run.options.bf16):
         if stage.name.startswith("vision"):
             loss, logged = vision_loss(run.tower, run.heads, batch)
         else:
-            features = merged_at_random(cached(run, batch), (run.options.seed, run.stage, run.step))
+            salt = run.options.seed, run.stage, run.step, run.rank
+            kept = batch["positions"].shape[1] - batch["text"].shape[1] - batch["prefix"].shape[1]
+            features = merged_at_random(cached(run, batch), batch["places"], kept, salt)
             loss, logged = language_loss(run.model, features, batch)
     loss.backward()
     parameters = [
         p for optimizer in run.optimizers for group in optimizer.param_groups for p in group["params"]
     ]
+    if run.world > 1:
+        average_gradients(parameters, run.world)
     nn.utils.clip_grad_norm_(parameters, 1.0)
     for optimizer in run.optimizers:
         optimizer.step()
@@ -265,33 +298,50 @@ def train_step(run: Run, stage: Stage, batch: dict[str, Tensor]) -> dict[str, Te
     return logged
 
 
-def features_file(run: Run, mode: Literal["r", "r+", "w+"] = "r") -> np.memmap:
-    """The features of the cached scenes, on disk."""
-    shape = run.options.scenes, GRID * GRID, PRESETS[run.options.preset].vision_width
-    return np.memmap(run.folder / "features.f16", np.float16, mode, shape=shape)
+def average_gradients(parameters: list[nn.Parameter], world: int) -> None:
+    """Over all processes, in one exchange."""
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    together = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(together)
+    together /= world
+    for p, mean in zip(parameters, together.split([p.numel() for p in parameters]), strict=True):
+        p.grad = mean.view_as(p)
+
+
+def features_file(run: Run, mode: Literal["r", "r+"] = "r") -> np.memmap:
+    """The features of the cached scenes and of the clips' frames, on disk."""
+    return np.memmap(run.folder / "features.f16", np.float16, mode, shape=features_shape(run))
+
+
+def features_shape(run: Run) -> tuple[int, int, int]:
+    pictures = run.options.scenes + FRAMES * run.options.clips
+    return pictures, GRID * GRID, PRESETS[run.options.preset].vision_width
 
 
 def cache_step(run: Run, stage: Stage, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     path = run.folder / "features.f16"
-    file = features_file(run, "r+" if path.exists() else "w+")
+    with open(path, "ab") as whole:  # as large as it will be, whichever process comes first
+        whole.truncate(2 * int(np.prod(features_shape(run))))
+    file = features_file(run, "r+")
     with torch.no_grad():
         features, _ = encode(run.tower, batch["patches"], batch["index"])
-    start = run.step * stage.batch
-    stop = min(start + stage.batch, len(file))
-    file[start:stop] = features[: stop - start].float().cpu().numpy()
+    rows = file[(run.step * run.world + run.rank) * len(features) :][: len(features)]
+    rows[:] = features[: len(rows)].float().cpu().numpy()
     file.flush()
     return {}
 
 
 def cached(run: Run, batch: dict[str, Tensor]) -> Tensor:
-    """The chosen visual tokens of the batch's scenes."""
+    """The chosen visual tokens of the batch's pictures."""
     file = features_file(run)
     rows, index = batch["rows"].cpu().numpy(), batch["index"].cpu().numpy()
-    return torch.from_numpy(file[rows[:, None], index]).float().to(run.options.device)
+    return torch.from_numpy(file[rows, index]).float().to(run.options.device)
 
 
 def check(run: Run, stage: Stage) -> None:
     """Measure on held-out scenes, log, and export once there is something that answers."""
+    if run.rank:
+        return
     if stage.name.startswith("vision"):
         run.log(
             stage=stage.name, step=run.step, elapsed=round(run.elapsed), held_out=check_vision(run, stage)
@@ -322,21 +372,23 @@ def check_vision(run: Run, stage: Stage) -> dict[str, float]:
 
 
 def check_language(run: Run) -> dict[str, float]:
-    """Exact match per family, all visual tokens."""
+    """Exact match per family: all visual tokens of scenes, one in eight of clips."""
     found: dict[str, list[bool]] = defaultdict(list)
-    count, size = run.options.check_scenes, 8
+    count, size, device = run.options.check_scenes, FRAMES, run.options.device
     data = QuestionBatches(
         run.processor.tokenizer, CHECKED_LANGUAGE, count, size, GRID * GRID, run.options.questions, 1, seed=0
     )
-    pictures = VisionBatches(CHECKED_LANGUAGE, size, GRID * GRID, count // size)
-    for place in range(count // size):
-        picture = pictures[place]
+    pictures = PicturesToCache(CHECKED_LANGUAGE, count, count // 4, size)
+    for place in range(len(pictures)):
         with torch.no_grad():
-            features, _ = encode(
-                run.tower, picture["patches"].to(run.options.device), picture["index"].to(run.options.device)
-            )
-        batch = data.pack(np.arange(place * size, (place + 1) * size), 0, np.random.default_rng(place))
-        batch = {name: values.to(run.options.device) for name, values in batch.items()}
+            picture = {name: values.to(device) for name, values in pictures[place].items()}
+            features, _ = encode(run.tower, picture["patches"], picture["index"])
+        of_clips, random = place >= count // size, np.random.default_rng(place)
+        rows = np.array([place - count // size]) if of_clips else np.arange(place * size, (place + 1) * size)
+        batch = data.pack(rows, 0, random, of_clips=of_clips)
+        batch = {name: values.to(device) for name, values in batch.items()}
+        if of_clips:
+            features = features.flatten(0, 1)[batch["places"][:, : GRID * GRID]]
         for family, right in exact_match(run.model, features.float(), batch):
             found[family].append(right)
     return {family: round(float(np.mean(right)), 4) for family, right in found.items()}
@@ -348,6 +400,8 @@ def numbers(values: dict[str, Tensor]) -> dict[str, float]:
 
 def export(run: Run) -> None:
     """Write the model and its processor; each file replaces its predecessor at once, the weights last."""
+    if run.rank:
+        return
     target = Path(run.options.export or run.folder / "weights")
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=run.folder) as name:
@@ -380,6 +434,7 @@ def summary(run: Run) -> dict[str, Any]:
             "device": run.options.device,
             "processor": platform.machine(),
             "threads": run.options.threads,
+            "processes": run.world,
         },
         "held_out": [line for line in lines if "held_out" in line],
         "training": [line for line in lines if "held_out" not in line and line["step"] % 200 == 0],
@@ -404,6 +459,7 @@ def parser() -> argparse.ArgumentParser:
     add("--language-slow-steps", type=int, default=400)
     add("--language-full-steps", type=int, default=210)
     add("--scenes", type=int, default=3600, help="scenes with cached features")
+    add("--clips", type=int, default=400, help="clips with cached features")
     add("--questions", type=int, default=20, help="questions per scene and step, at most")
     add(
         "--batch", type=int, default=32, help="scenes per step of the first stage; later ones take 1/4 or 1/2"
@@ -411,6 +467,7 @@ def parser() -> argparse.ArgumentParser:
     add("--check-every", type=int, default=200, help="steps between measurements on held-out scenes")
     add("--check-scenes", type=int, default=64)
     add("--device", choices=["cpu", "cuda"], default="cpu")
+    add("--bf16", action="store_true", help="compute in bfloat16: faster on GPUs and on CPUs made for it")
     add("--threads", type=int, default=1)
     add("--workers", type=int, default=1, help="processes that draw scenes; 0: none")
     add("--stop-after", type=int, help="stop after this many steps, to be resumed")
