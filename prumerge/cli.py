@@ -248,10 +248,15 @@ def evaluate(
             "[default: 36,144,auto]"
         ),
     ] = None,
-    benchmark: Annotated[str, typer.Option(help="Benchmarks, separated by commas.")] = "all",
+    benchmark: Annotated[
+        str, typer.Option(help="Benchmarks, separated by commas; all: the six of still pictures.")
+    ] = "all",
     questions: Annotated[
-        int | None, typer.Option(help="Questions in each benchmark, in dozens. [default: 504]")
+        int | None, typer.Option(help="Questions in each benchmark, in groups of 24. [default: 504]")
     ] = None,
+    unseen: Annotated[
+        bool, typer.Option("--unseen", help="Pictures with a font and coloured shapes never trained on.")
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="48 questions each, at 36 tokens only.")] = False,
     model: ModelOption = "tiny",
     device: DeviceOption = "auto",
@@ -268,7 +273,7 @@ def evaluate(
         from prumerge.evaluate.harness import Plan, run
         from prumerge.evaluate.records import Log
 
-        plan = Plan.read(reducer, keep, benchmark, questions)
+        plan = Plan.read(reducer, keep, benchmark, questions, unseen)
         loaded, processor = _load(model, device)
     log = Log(folder / "answers.jsonl", plan.settings(model, loaded))
     if log.repaired:

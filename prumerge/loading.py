@@ -99,11 +99,12 @@ def prepare(processor: Any, image: Image.Image, question: str) -> Any:
     return processor(images=image, text=question_prompt(processor, question), return_tensors="pt")
 
 
-def question_prompt(processor: Any, question: str) -> str:
-    """One question about one picture, by the processor's chat template or LLaVA 1.5's prompt."""
+def question_prompt(processor: Any, question: str, pictures: int = 1) -> str:
+    """One question about some pictures, by the processor's chat template or LLaVA 1.5's prompt."""
     if not processor.chat_template:
-        return f"USER: <image>\n{question} ASSISTANT:"
-    content = [{"type": "image"}, {"type": "text", "text": question}]
+        images = "<image>\n" * pictures
+        return f"USER: {images}{question} ASSISTANT:"
+    content = [*[{"type": "image"}] * pictures, {"type": "text", "text": question}]
     return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
 
 

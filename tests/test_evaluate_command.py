@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from prumerge.cli import app
 from prumerge.evaluate.records import read
 
-SMALL = ["--benchmark", "existence,perception", "--reducer", "prumerge", "--keep", "36", "--questions", "12"]
-ANSWERS = 3 * 2 * 12  # none, prumerge and random
+SMALL = ["--benchmark", "existence,perception", "--reducer", "prumerge", "--keep", "36", "--questions", "24"]
+ANSWERS = 3 * 2 * 24  # none, prumerge and random
 REPORTS = {"table.csv", "summary.json", "pareto.png"}
 
 
@@ -72,7 +72,7 @@ def test_kill_9_in_the_middle_loses_nothing_and_changes_nothing(evaluated, run, 
         "import time\n"
         "from prumerge.evaluate.records import Log\n"
         "append = Log.append\n"
-        "Log.append = lambda log, record: (append(log, record), time.sleep(0.05))\n"
+        "Log.append = lambda log, record: (append(log, record), time.sleep(0.03))\n"
         "from prumerge.cli import main\n"
         "main()"
     )
@@ -142,10 +142,10 @@ def test_rescore_prints_json_and_reports_what_there_is_of_an_interrupted_run(eva
 
 def test_a_table_of_methods_that_were_asked_different_benchmarks(evaluated, run):
     folder, _ = evaluated
-    more = ["--benchmark", "existence,choice", "--reducer", "topk", "--keep", "36", "--questions", "12"]
+    more = ["--benchmark", "existence,choice", "--reducer", "topk", "--keep", "36", "--questions", "24"]
     code, out, _ = run("evaluate", *more, "-o", folder)
     assert code == 0
-    assert "prumerge@36 24, random@36 36, topk@36 24" in out
+    assert "prumerge@36 48, random@36 72, topk@36 48" in out
     line = next(line.split() for line in out.splitlines() if line.strip().startswith("topk@36"))
     row = next(row for row in table(folder) if row["method"] == "topk@36")
     assert row["perception"] == ""
@@ -155,9 +155,9 @@ def test_a_table_of_methods_that_were_asked_different_benchmarks(evaluated, run)
 def test_other_settings_are_refused_and_nothing_is_changed(evaluated, run):
     folder, _ = evaluated
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    code, out, err = run("evaluate", *SMALL[:-1], "24", "-o", folder)
+    code, out, err = run("evaluate", *SMALL[:-1], "48", "-o", folder)
     assert (code, out) == (2, "")
-    assert "was made with other settings (questions was 12, now 24); choose another --output" in err
+    assert "was made with other settings (questions was 24, now 48); choose another --output" in err
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -195,7 +195,7 @@ def test_reports_are_written_whole_or_not_at_all(evaluated, run, monkeypatch):
         ),
         (["evaluate", "--keep", "few"], "budgets are whole numbers of visual tokens or auto"),
         (["evaluate", "--keep", "577"], "keep is more than the 576 visual tokens"),
-        (["evaluate", "--questions", "100"], "96 or 108, not 100"),
+        (["evaluate", "--questions", "100"], "96 or 120, not 100"),
         (["evaluate", "--quick", "--keep", "1"], "prumerge cannot hand over as few as 1 visual tokens"),
         (["evaluate", "--model", "no/where"], "there is no model to load at 'no/where'"),
         (["evaluate", "--device", "abacus"], "there is no device 'abacus'"),

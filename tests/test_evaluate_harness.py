@@ -1,6 +1,7 @@
 """Every question to every method, at equal numbers of tokens, none of them twice."""
 
 from collections import Counter
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
@@ -92,10 +93,10 @@ def test_only_adaptive_methods_choose_themselves():
             {"benchmarks": "colours"},
             "there is no benchmark 'colours'; choose from: all, attribute, choice, reading",
         ),
-        ({"questions": 500}, "in dozens, .*: 492 or 504, not 500"),
-        ({"questions": 1}, "12 or 24, not 1"),
-        ({"questions": 0}, "12 or 24, not 0"),
-        ({"questions": -12}, "12 or 24, not -12"),
+        ({"questions": 500}, "groups of 24, .*: 480 or 504, not 500"),
+        ({"questions": 1}, "24 or 48, not 1"),
+        ({"questions": 0}, "24 or 48, not 0"),
+        ({"questions": -12}, "24 or 48, not -12"),
     ],
 )
 def test_a_plan_that_makes_no_sense_is_refused_in_one_sentence(changes, sentence):
@@ -235,3 +236,15 @@ def test_what_is_scored_is_what_is_saved(tiny, tmp_path, monkeypatch):
     asked(tiny, plan("spatial", benchmarks="existence"), log)
     assert {record.prediction for record in log.records} == {"No"}
     assert all(record.score == (record.gold == "no") for record in log.records)
+
+
+def test_a_clip_is_asked_with_the_tokens_of_all_its_frames(tiny, tmp_path):
+    asking = replace(plan("topk", "36", "video"), questions=3)
+    log = Log(tmp_path / "answers.jsonl", asking.settings("tiny", tiny[0]))
+    run(*tiny, asking, log, lambda done, total: None)
+    groups = by_method(log.records)
+    assert {label: len(records) for label, records in groups.items()} == dict.fromkeys(
+        ("none", "topk@36", "random@36"), 3
+    )
+    assert {record.tokens_in for record in log.records} == {8 * 576}
+    assert {record.tokens_kept for record in groups["topk@36"]} == {8 * 36}

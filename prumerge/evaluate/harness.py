@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import islice
 from statistics import fmean
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from prumerge.evaluate.records import Log, Record, by_method
@@ -19,10 +19,11 @@ from prumerge.models import unwrap
 from prumerge.reducer import Reducer, make
 from prumerge.splice import encode, splice
 from prumerge.stopwatch import Stopwatch
-from prumerge.tiny.benchmarks import BENCHMARKS, WHOLE, Item, pictures
+from prumerge.tiny.benchmarks import BENCHMARKS, VIDEO, WHOLE, Item, asked
+from prumerge.tiny.scenes import Scene
 from prumerge.tokens import VisualTokens
 
-PICTURES = 8  # encoded together
+PICTURES = 8  # encoded together, at least
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,17 @@ class Plan:
     benchmarks: tuple[str, ...]
     questions: int
     """In each benchmark."""
+    unseen: bool = False
+    """Whether on a font and on coloured shapes that training never showed."""
 
     @classmethod
-    def read(cls, methods: str, budgets: str, benchmarks: str, questions: int) -> Plan:
+    def read(cls, methods: str, budgets: str, benchmarks: str, questions: int, unseen: bool = False) -> Plan:
         """From what a user writes, names separated by commas. Raises ValueError naming what there is."""
         names = list(dict.fromkeys(_parts(benchmarks)))
-        names = list(BENCHMARKS) if "all" in names else names
-        if unknown := [name for name in names if name not in BENCHMARKS]:
+        names = [*BENCHMARKS, *({VIDEO} & set(names))] if "all" in names else names
+        if unknown := [name for name in names if name not in (*BENCHMARKS, VIDEO)]:
             raise ValueError(
-                f"there is no benchmark {unknown[0]!r}; choose from: all, {', '.join(BENCHMARKS)}"
+                f"there is no benchmark {unknown[0]!r}; choose from: all, {', '.join(BENCHMARKS)}, {VIDEO}"
             )
         kept = _parts(budgets)
         counts = [budget for budget in kept if budget != "auto"]
@@ -63,8 +66,8 @@ class Plan:
         if questions % WHOLE or questions < WHOLE:
             fewer = max(WHOLE, questions // WHOLE * WHOLE)
             raise ValueError(
-                "questions are asked in dozens, to keep pairs and rotations whole and answers balanced: "
-                f"{fewer} or {fewer + WHOLE}, not {questions}"
+                f"questions come in groups of {WHOLE}, which keep pairs and rotations whole and answers "
+                f"balanced: {fewer} or {fewer + WHOLE}, not {questions}"
             )
         specs = list(dict.fromkeys([*_specs(methods), "random"]))
         for spec in specs:
@@ -73,7 +76,7 @@ class Plan:
                 raise ValueError(f"{spec}: budgets are the same for all methods, give them by --keep")
         specs = [spec for spec in specs if spec != "none"]
         fixed = dict.fromkeys(int(count) for count in counts)
-        return cls(tuple(specs), tuple(fixed), "auto" in kept, tuple(names), questions)
+        return cls(tuple(specs), tuple(fixed), "auto" in kept, tuple(names), questions, unseen)
 
     def settings(self, name: str, model: Any) -> dict[str, Any]:
         """What answers depend on; methods, budgets and benchmarks may be added to a run."""
@@ -82,6 +85,7 @@ class Plan:
             "weights": fingerprint(model),
             "device": model.device.type,
             "questions": self.questions,
+            "unseen": self.unseen,
         }
 
     def fixed(self, tokens: VisualTokens) -> list[Job]:
@@ -118,8 +122,8 @@ def run(model: Any, processor: Any, plan: Plan, log: Log, track: Callable[[int, 
 
     Adaptive methods go first; then the others are asked at the mean number of tokens that each of them kept.
     """
-    first, _ = next(pictures(1, plan.benchmarks))
-    pixels = processor.image_processor([first.image], return_tensors="pt").to(model.device)
+    first, _ = next(asked(1, plan.benchmarks))
+    pixels = processor.image_processor([first[0].image], return_tensors="pt").to(model.device)
     with torch.inference_mode():
         [tokens] = encode(model, pixels)
     each = plan.questions * len(plan.benchmarks)
@@ -142,16 +146,17 @@ def ask(
     """Every question of the plan to every method; what the log holds is not asked again."""
     done = {record.key for record in log.records}
     methods = [(job, make(job.spec)) for job in jobs]
-    scenes = iter(pictures(plan.questions, plan.benchmarks) if jobs else ())
-    while batch := list(islice(scenes, PICTURES)):
-        items = [(place, item) for place, (_, asked) in enumerate(batch) for item in asked]
+    shown = iter(asked(plan.questions, plan.benchmarks, plan.unseen) if jobs else ())
+    while batch := _next_pictures(shown):
+        images, items = batch
         left = {
-            job: [(place, item) for place, item in items if (job.label, item.id) not in done] for job in jobs
+            job: [(places, item) for places, item in items if (job.label, item.id) not in done]
+            for job in jobs
         }
         advance(sum(len(items) - len(rest) for rest in left.values()))
         if not any(left.values()):
             continue
-        pixels = processor.image_processor([drawn.image for drawn, _ in batch], return_tensors="pt")
+        pixels = processor.image_processor(images, return_tensors="pt")
         watch = Stopwatch(model.device)
         encoded = encode(model, pixels.to(model.device))
         encode_ms = watch.lap() / len(items)
@@ -162,28 +167,43 @@ def ask(
                 advance(len(left[job]))
 
 
+def _next_pictures(
+    shown: Iterator[tuple[tuple[Scene, ...], list[Item]]],
+) -> tuple[list[Image], list[tuple[range, Item]]] | None:
+    """Some pictures, the frames of a clip together, and each question with the places of its pictures."""
+    images: list[Image] = []
+    items: list[tuple[range, Item]] = []
+    while len(images) < PICTURES and (following := next(shown, None)):
+        frames, about = following
+        places = range(len(images), len(images) + len(frames))
+        images += [frame.image for frame in frames]
+        items += [(places, item) for item in about]
+    return (images, items) if items else None
+
+
 def _answers(
     model: Any,
     processor: Any,
     job: Job,
     method: Reducer,
     encoded: list[VisualTokens],
-    items: list[tuple[int, Item]],
+    items: list[tuple[range, Item]],
     encode_ms: float,
 ) -> Iterable[Record]:
     """One method's answers to questions about encoded pictures, in one batch."""
     watch = Stopwatch(model.device)
-    reductions = {place: method(encoded[place]) for place in {place for place, _ in items}}
+    reductions = {place: method(encoded[place]) for place in {place for each, _ in items for place in each}}
     reduce_ms = watch.lap() / len(items)
-    texts = [question_prompt(processor, item.question) for _, item in items]
-    chosen = [(encoded[place], reductions[place]) for place, _ in items]
-    inputs = _tokenised(model, processor, texts, [len(tokens) for tokens, _ in chosen])
+    texts = [question_prompt(processor, item.question, len(places)) for places, item in items]
+    counts = [[len(encoded[place]) for place in places] for places, _ in items]
+    chosen = [(encoded[place], reductions[place]) for places, _ in items for place in places]
+    inputs = _tokenised(model, processor, texts, counts)
     watch.lap()
     prompt = splice(model, inputs, chosen)
     encode_ms += watch.lap() / len(items)  # the projector
     said = model.generate(**prompt, max_new_tokens=12, do_sample=False, streamer=watch)
     answers = processor.batch_decode(said[:, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
-    for (place, item), answer in zip(items, map(str.strip, answers), strict=True):
+    for (places, item), answer in zip(items, map(str.strip, answers), strict=True):
         yield Record(
             benchmark=item.benchmark,
             id=item.id,
@@ -197,8 +217,8 @@ def _answers(
             split=item.split,
             group=item.group,
             options=item.options,
-            tokens_in=len(encoded[place]),
-            tokens_kept=len(reductions[place]),
+            tokens_in=sum(len(encoded[place]) for place in places),
+            tokens_kept=sum(len(reductions[place]) for place in places),
             encode_ms=encode_ms,
             reduce_ms=reduce_ms,
             prefill_ms=watch.laps[1] / len(items),
@@ -206,12 +226,14 @@ def _answers(
         )
 
 
-def _tokenised(model: Any, processor: Any, texts: list[str], counts: list[int]) -> dict[str, Tensor]:
+def _tokenised(model: Any, processor: Any, texts: list[str], counts: list[list[int]]) -> dict[str, Tensor]:
     """Prompts with a placeholder for each visual token, without processing pixels again."""
     placeholder = processor.tokenizer.convert_ids_to_tokens(unwrap(model).config.image_token_id)
-    texts = [
-        text.replace(placeholder, placeholder * count) for text, count in zip(texts, counts, strict=True)
-    ]
+    whole = []
+    for text, each in zip(texts, counts, strict=True):
+        start, *rest = text.split(placeholder)
+        whole.append(start + "".join(placeholder * n + part for n, part in zip(each, rest, strict=True)))
+    texts = whole
     return dict(processor.tokenizer(texts, padding=True, return_tensors="pt").to(model.device))
 
 

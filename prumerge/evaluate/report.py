@@ -51,6 +51,7 @@ MEASURES = {
     "existence": ("mean F1 of 3 splits", "POPE"),
     "perception": ("accuracy + acc+, summed over subtasks", "MME"),
     "circular": ("all rotations right", "MMBench"),
+    "video": ("accuracy", "clips of 8 frames"),
 }
 
 

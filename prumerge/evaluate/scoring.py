@@ -110,7 +110,7 @@ def mme(rows: Iterable[tuple[str, str, float]]) -> float:
 
 def score(benchmark: str, prediction: str, gold: str, options: int) -> float:
     """One answer's score, 0 to 1, by the rules of the benchmark that a mini-benchmark mirrors."""
-    if benchmark in ("attribute", "reading"):
+    if benchmark in ("attribute", "reading", "video"):
         return vqa(prediction, [gold])
     if benchmark == "existence":
         return float(yes_or_no(prediction) == gold)

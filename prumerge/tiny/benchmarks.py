@@ -1,4 +1,4 @@
-"""Six mini-benchmarks on held-out scenes, each asked and answered as the public benchmark that it mirrors.
+"""Six mini-benchmarks on held-out scenes, each asked and scored as a public benchmark, and a set of clips.
 
 Questions come scene by scene, so that a picture is encoded once for all that is asked about it. Yes and no
 are balanced, right letters are spread evenly, and negatives are chosen as POPE does.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
+from prumerge.tiny import clips
 from prumerge.tiny.questions import (
     NUMBERS,
     PLURALS,
@@ -35,7 +36,7 @@ class Item:
     benchmark: str
     id: str
     picture: int
-    """The seed of its scene."""
+    """The seed of its scene or clip."""
     question: str
     gold: str
     split: str = ""
@@ -63,6 +64,36 @@ def pictures(count: int, names: tuple[str, ...], unseen: bool = False) -> Iterat
                 asked[name] += len(new[: count - asked[name]])
         if items:
             yield drawn, items
+        seed += 1
+
+
+def asked(
+    count: int, names: tuple[str, ...], unseen: bool = False
+) -> Iterator[tuple[tuple[Scene, ...], list[Item]]]:
+    """What is shown (a scene, or the frames of a clip) with what is asked about it."""
+    if stills := tuple(name for name in names if name != VIDEO):
+        for drawn, items in pictures(count, stills, unseen):
+            yield (drawn,), items
+    if VIDEO in names:
+        for clip, items in video(count, unseen):
+            yield clip.frames, items
+
+
+def video(count: int, unseen: bool = False) -> Iterator[tuple[clips.Clip, list[Item]]]:
+    """Clips of eight frames: what moves, where to, and what colour or shape something has."""
+    kinds = list(clips.FAMILIES.items())
+    number, seed = 0, UNSEEN.start if unseen else FIRST
+    while number < count:
+        drawn = clips.clip(seed)
+        items: list[Item] = []
+        random = np.random.default_rng((seed, 8))
+        for split, ask in kinds:
+            question = ask(drawn, random)
+            if question and number + len(items) < count:
+                name = f"{VIDEO}-{number + len(items):04}"
+                items.append(Item(VIDEO, name, seed, question.text, question.answer, split=split))
+        number += len(items)
+        yield drawn, items
         seed += 1
 
 
@@ -146,6 +177,7 @@ def mme(drawn: Scene, number: int, random: Generator) -> list[Item]:
     ]
 
 
+VIDEO = "video"
 BENCHMARKS = {
     "attribute": vqa,
     "choice": scienceqa,

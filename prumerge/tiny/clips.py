@@ -12,6 +12,7 @@ from prumerge.tiny.questions import Question, attribute
 from prumerge.tiny.scenes import (
     BACKGROUNDS,
     SIDE,
+    UNSEEN,
     Scene,
     Thing,
     a_thing,
@@ -42,7 +43,7 @@ def clip(seed: int) -> Clip:
     pixels = draw_background(background, random)
     kinds: dict[str, str | None] = {}
     for _ in range(int(random.integers(2, 5))):
-        kind, colour = a_thing(False, random)
+        kind, colour = a_thing(seed in UNSEEN, random)
         kinds.setdefault(kind, colour)
     towards = pick(list(STEPS), random)
     sides = [int(random.integers(32, 72)) for _ in kinds]
