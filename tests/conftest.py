@@ -28,6 +28,19 @@ def model():
     return llava()
 
 
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """A folder with an untrained model like the embedded one, but fast."""
+    from prumerge.tiny.architecture import PRESETS, make_model
+    from prumerge.tiny.vocabulary import make_processor
+
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    make_model(PRESETS["test"]).save_pretrained(folder)
+    make_processor().save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Run a command in this process: exit code, stdout, stderr."""

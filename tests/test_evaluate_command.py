@@ -23,10 +23,16 @@ REPORTS = {"table.csv", "summary.json", "pareto.png"}
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def asking(small):
+    """The arguments of a small run with an untrained model."""
+    return [*SMALL, "--model", str(small)]
+
+
+@pytest.fixture(scope="module")
+def finished(asking, tmp_path_factory):
     """A folder with a finished run, and what it printed."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    result = CliRunner().invoke(app, ["evaluate", *SMALL, "-o", str(folder)])
+    result = CliRunner().invoke(app, ["evaluate", *asking, "-o", str(folder)])
     assert result.exit_code == 0, result.output
     return folder, result.stdout.replace(str(folder), "FOLDER")
 
@@ -65,7 +71,7 @@ def test_a_run_leaves_answers_and_reports(evaluated):
     assert methods[1]["prefill_ms"] > 0
 
 
-def test_kill_9_in_the_middle_loses_nothing_and_changes_nothing(evaluated, run, tmp_path):
+def test_kill_9_in_the_middle_loses_nothing_and_changes_nothing(evaluated, run, tmp_path, asking):
     folder, out = evaluated
     killed = tmp_path / "killed"
     program = (  # the command itself, slowed down so that it can be hit in the middle
@@ -76,7 +82,7 @@ def test_kill_9_in_the_middle_loses_nothing_and_changes_nothing(evaluated, run, 
         "from prumerge.cli import main\n"
         "main()"
     )
-    command = [sys.executable, "-c", program, "evaluate", *SMALL, "-o", str(killed)]
+    command = [sys.executable, "-c", program, "evaluate", *asking, "-o", str(killed)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     answers = killed / "answers.jsonl"
     while process.poll() is None and not (answers.exists() and answers.read_bytes().count(b"\n") > 30):
@@ -89,7 +95,7 @@ def test_kill_9_in_the_middle_loses_nothing_and_changes_nothing(evaluated, run, 
     assert not {path.name for path in killed.iterdir()} & REPORTS
 
     answers.write_bytes(survived + b'{"benchmark": "exist')  # and a line that was not finished
-    code, resumed, err = run("evaluate", *SMALL, "-o", killed)
+    code, resumed, err = run("evaluate", *asking, "-o", killed)
     assert (code, "an unfinished last answer was cut off" in err) == (0, True)
     assert answers.read_bytes().startswith(survived)
     assert answers.read_bytes().count(b"\n") == ANSWERS + 1  # nothing twice
@@ -99,12 +105,12 @@ def test_kill_9_in_the_middle_loses_nothing_and_changes_nothing(evaluated, run, 
     assert summary(killed) == summary(folder)
 
 
-def test_control_c_says_what_is_safe(evaluated, run, monkeypatch):
+def test_control_c_says_what_is_safe(evaluated, run, monkeypatch, asking):
     def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("prumerge.evaluate.harness.run", interrupted)
-    code, out, err = run("evaluate", *SMALL, "-o", evaluated[0])
+    code, out, err = run("evaluate", *asking, "-o", evaluated[0])
     assert (code, out) == (130, "")
     assert f"stopped; {ANSWERS} answers are safe in {evaluated[0] / 'answers.jsonl'}" in err
 
@@ -140,10 +146,10 @@ def test_rescore_prints_json_and_reports_what_there_is_of_an_interrupted_run(eva
     assert "Not all were asked the same questions (none " in run("rescore", folder)[1]
 
 
-def test_a_table_of_methods_that_were_asked_different_benchmarks(evaluated, run):
+def test_a_table_of_methods_that_were_asked_different_benchmarks(evaluated, run, asking):
     folder, _ = evaluated
     more = ["--benchmark", "existence,choice", "--reducer", "topk", "--keep", "36", "--questions", "24"]
-    code, out, _ = run("evaluate", *more, "-o", folder)
+    code, out, _ = run("evaluate", *asking, *more, "-o", folder)
     assert code == 0
     assert "prumerge@36 48, random@36 72, topk@36 48" in out
     line = next(line.split() for line in out.splitlines() if line.strip().startswith("topk@36"))
@@ -152,19 +158,19 @@ def test_a_table_of_methods_that_were_asked_different_benchmarks(evaluated, run)
     assert line[2:5] == [f"{float(row[name]):.1f}" for name in ("choice", "existence", "accuracy")]
 
 
-def test_other_settings_are_refused_and_nothing_is_changed(evaluated, run):
+def test_other_settings_are_refused_and_nothing_is_changed(evaluated, run, asking):
     folder, _ = evaluated
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    code, out, err = run("evaluate", *SMALL[:-1], "48", "-o", folder)
+    code, out, err = run("evaluate", *asking, "--questions", "48", "-o", folder)
     assert (code, out) == (2, "")
     assert "was made with other settings (questions was 24, now 48); choose another --output" in err
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_disk_stops_the_run_with_one_sentence(run, tmp_path):
+def test_a_full_disk_stops_the_run_with_one_sentence(run, tmp_path, asking):
     os.symlink("/dev/full", tmp_path / "answers.jsonl")
-    code, out, err = run("evaluate", *SMALL, "-o", tmp_path)
+    code, out, err = run("evaluate", *asking, "-o", tmp_path)
     assert (code, out) == (2, "")
     assert f"prumerge: {tmp_path / 'answers.jsonl'} cannot be written (No space left on device)" in err
     assert "Traceback" not in err

@@ -117,8 +117,8 @@ def test_a_model_that_was_trained_further_is_another_one(model):
 
 
 @pytest.fixture(scope="module")
-def tiny():
-    return prumerge.load("tiny")
+def tiny(small):
+    return prumerge.load(str(small))
 
 
 def asked(tiny, the_plan, log):
@@ -161,16 +161,19 @@ def test_budgets_are_met_and_adaptive_methods_have_rivals_at_their_mean(whole):
     }
 
 
-def test_a_batch_answers_what_each_question_alone_gets(whole, tiny):
-    answers = said(whole[0].records)
-    for drawn, items in list(pictures(WHOLE, ("existence", "perception")))[:2]:
+def test_a_batch_answers_what_each_question_alone_gets(tmp_path):
+    shipped, log = prumerge.load("tiny"), Log(tmp_path / "answers.jsonl", {})
+    asked(shipped, replace(plan("prumerge", "36,auto", "existence,attribute"), questions=4), log)
+    answers = said(log.records)
+    for drawn, items in list(pictures(4, ("existence", "attribute")))[:2]:
         for label, spec in [
             ("none", "none"),
             ("prumerge@36", "prumerge:keep=35"),
             ("prumerge@auto", "prumerge"),
         ]:
-            alone = answer(*tiny, drawn.image, items[0].question, make(spec))
-            assert answers[label, items[0].id][::2] == (alone.answer, alone.visual_tokens)
+            for item in items:
+                alone = answer(*shipped, drawn.image, item.question, make(spec))
+                assert answers[label, item.id][::2] == (alone.answer, alone.visual_tokens)
 
 
 def test_times_are_there(whole):
