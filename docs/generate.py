@@ -58,7 +58,7 @@ def supported() -> str:
 
 
 def command_line() -> str:
-    text = CliRunner().invoke(app, ["--help"], terminal_width=100).output.strip()
+    text = CliRunner().invoke(app, ["--help"], terminal_width=100, prog_name="prumerge").output.strip()
     return f"```text\n$ prumerge --help\n{text}\n```"
 
 
@@ -81,10 +81,35 @@ def everything() -> str:
     return "\n".join([_table(result["methods"], "none", "against_none"), "", _gaps(result["rivals"])])
 
 
-def large_objects() -> str:
-    """What the first embedded model showed, at 36 and 144 tokens."""
-    rows = _result("accuracy-large-objects")["methods"]
-    return _table([row for row in rows if not row["method"].endswith("@auto")], "none", "against_none")
+def embedded() -> str:
+    """What the embedded model answers with all visual tokens."""
+    result = _result("embedded")
+    rows = ["| family | questions | % right with 576 tokens | blind | goal |", "|---|---:|---:|---:|---:|"]
+    for name, family in result["families"].items():
+        right, blind = 100 * family["model"], 100 * family["blind"]
+        rows.append(f"| {name} | {family['n']} | {right:.1f} | {blind:.1f} | {family['goal']} |")
+    speed = result["evaluate"]
+    note = (
+        f"`prumerge evaluate` asked {speed['per_second']:.0f} questions a second at 36 and 576 tokens, start "
+        f"included, and took {speed['peak_gib']:.1f} GiB ({result['machine']['cores']} cores, {result['date']})."
+    )
+    return "\n".join([*rows, "", note])
+
+
+def unseen() -> str:
+    """A font and coloured shapes that training never showed."""
+    return _sentence_and_table("unseen")
+
+
+def video() -> str:
+    """Clips of eight frames."""
+    return _sentence_and_table("video")
+
+
+def _sentence_and_table(name: str) -> str:
+    result = _result(name)
+    head = f"{result['questions']} questions in each, {result['date']}."
+    return "\n".join([head, "", _table(result["methods"], "none", "against_none")])
 
 
 def tables() -> str:
@@ -201,7 +226,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
         command_line,
         accuracy,
         everything,
-        large_objects,
+        embedded,
+        unseen,
+        video,
         tables,
         speed,
         differences,

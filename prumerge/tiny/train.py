@@ -83,13 +83,13 @@ def stages(options: argparse.Namespace) -> list[Stage]:
     half, quarter = max(batch // 2, 2), max(batch // 4, 2)
     every = options.check_every
     return [
-        Stage("vision", options.vision_steps, batch, 128, (1, 0.3), 0.34, every),
-        Stage("vision-full", options.vision_full_steps, quarter, patches, (0.3, 0), 0.1, every),
+        Stage("vision", options.vision_steps, batch, 128, (1, 0.3), 0.23, every),
+        Stage("vision-full", options.vision_full_steps, quarter, patches, (0.3, 0), 0.05, every),
         Stage("cache", -(-(options.scenes + FRAMES * options.clips) // 16), 16, patches, (0, 0), 1, every),
-        Stage("language", options.language_steps, half, 224, (1, 0.4), 0.34, every, MIX),
+        Stage("language", options.language_steps, half, 224, (1, 0.4), 0.47, every, MIX),
         Stage("language-slow", options.language_slow_steps, half, 224, (0.5, 0.25), 0.12, every, SLOW_MIX),
         Stage(
-            "language-full", options.language_full_steps, quarter, patches, (0.25, 0), 0.075, every, SLOW_MIX
+            "language-full", options.language_full_steps, quarter, patches, (0.25, 0), 0.13, every, SLOW_MIX
         ),
     ]
 
@@ -448,23 +448,23 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--out", required=True, help="folder of the run: checkpoint, log, cached features")
     add("--export", help="folder for the finished model (default: OUT/weights)")
-    add("--preset", choices=PRESETS, default="first")
+    add("--preset", choices=PRESETS, default="full")
     add("--start", help="folder of another run, whose parameters this one begins with")
     add("--rate", type=float, default=1.0, help="learning rates, as a share of the usual ones")
     add("--seed", type=int, default=0)
     add("--minutes", type=float, help="end the training stages after this time in all, cutting steps short")
-    add("--vision-steps", type=int, default=1800)
-    add("--vision-full-steps", type=int, default=280)
-    add("--language-steps", type=int, default=1230)
+    add("--vision-steps", type=int, default=1150)
+    add("--vision-full-steps", type=int, default=160)
+    add("--language-steps", type=int, default=1600)
     add("--language-slow-steps", type=int, default=400)
-    add("--language-full-steps", type=int, default=210)
-    add("--scenes", type=int, default=3600, help="scenes with cached features")
+    add("--language-full-steps", type=int, default=240)
+    add("--scenes", type=int, default=8000, help="scenes with cached features")
     add("--clips", type=int, default=400, help="clips with cached features")
-    add("--questions", type=int, default=20, help="questions per scene and step, at most")
+    add("--questions", type=int, default=16, help="questions per scene and step, at most")
     add(
-        "--batch", type=int, default=32, help="scenes per step of the first stage; later ones take 1/4 or 1/2"
+        "--batch", type=int, default=48, help="scenes per step of the first stage; later ones take 1/4 or 1/2"
     )
-    add("--check-every", type=int, default=200, help="steps between measurements on held-out scenes")
+    add("--check-every", type=int, default=250, help="steps between measurements on held-out scenes")
     add("--check-scenes", type=int, default=64)
     add("--device", choices=["cpu", "cuda"], default="cpu")
     add("--bf16", action="store_true", help="compute in bfloat16: faster on GPUs and on CPUs made for it")
