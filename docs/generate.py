@@ -90,8 +90,9 @@ def embedded() -> str:
         rows.append(f"| {name} | {family['n']} | {right:.1f} | {blind:.1f} | {family['goal']} |")
     speed = result["evaluate"]
     note = (
-        f"`prumerge evaluate` asked {speed['per_second']:.0f} questions a second at 36 and 576 tokens, start "
-        f"included, and took {speed['peak_gib']:.1f} GiB ({result['machine']['cores']} cores, {result['date']})."
+        f"`prumerge evaluate` asked {speed['per_second']:.0f} questions a second at 36 and 576 tokens, "
+        f"start included, and took {speed['peak_gib']:.1f} GiB "
+        f"({result['machine']['cores']} cores, {result['date']})."
     )
     return "\n".join([*rows, "", note])
 
