@@ -154,19 +154,20 @@ _TOWERS = {
 @cache
 def names() -> tuple[str, ...]:
     """The presets."""
-    return tuple(_presets())
+    return tuple(presets())
 
 
 def model(name: str) -> Model:
     """A preset by its name, or the model whose `config.json` (or its folder) is at this path."""
-    if name in _presets():
-        return read(_presets()[name]["config"], name)
+    if name in presets():
+        return read(presets()[name]["config"], name)
     path = Path(name)
     if path.is_dir():
         path /= "config.json"
     if not path.is_file():
         raise ValueError(
-            f"there is no model {name!r}; choose from: {', '.join(names())}, or give the path of a config.json"
+            f"there is no model {name!r}; "
+            f"choose from: {', '.join(names())}, or give the path of a config.json"
         )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -192,9 +193,9 @@ def read(config: _Config, name: str = "model") -> Model:
         )
     language = read_language({"tie_word_embeddings": config.get("tie_word_embeddings", False), **text}, name)
     tower = read_tower(vision, config.get("vision_feature_layer", -1), name)
-    family = _FAMILIES.get(kind)
+    family = FAMILIES.get(kind)
     if family is None:
-        known = ", ".join(_FAMILIES)
+        known = ", ".join(FAMILIES)
         raise ValueError(
             f"{name}: how {kind!r} joins tower and language model is not known; known are: {known}"
         )
@@ -277,7 +278,7 @@ def _mlp(config: _Config, tower: VisionTower, language: LanguageModel) -> Projec
 
 
 def _merger(config: _Config, tower: VisionTower, language: LanguageModel) -> Projector:
-    """Qwen-VL: two matrices for each square of patches; DeepStack has one more merger for each layer it reads."""
+    """Qwen-VL: two matrices for each square of patches; DeepStack has one more for each layer it reads."""
     vision = config["vision_config"]
     group = vision.get("spatial_merge_size", 2) ** 2
     inner = tower.width * group
@@ -297,7 +298,7 @@ def _pooled(config: _Config, tower: VisionTower, language: LanguageModel) -> Pro
     return Projector(((tower.width, language.width),), patches // config.get("mm_tokens_per_image", 256))
 
 
-_FAMILIES: dict[str, Callable[[_Config, VisionTower, LanguageModel], Projector]] = {
+FAMILIES: dict[str, Callable[[_Config, VisionTower, LanguageModel], Projector]] = {
     "llava": _mlp,
     "llava_next": _mlp,
     "llava_onevision": _mlp,
@@ -366,5 +367,5 @@ def _side(size: int | list[int] | tuple[int, ...]) -> int:
 
 
 @cache
-def _presets() -> dict[str, Any]:
+def presets() -> dict[str, Any]:
     return json.loads(_DATA.read_text(encoding="utf-8"))

@@ -1,11 +1,11 @@
 """How papers count. The same model and tokens differ up to fivefold between them, so name the convention.
 
-flops                FLOPs of all matrix products, 2 for each multiply-accumulate: tower, projector, language model
-macs                 half of that
-fastv                FastV's sum over layers, L (4 n d^2 + 2 n^2 d + 2 n d m): visual tokens only, MACs, two of the
-                     three feed-forward matrices
-pyramiddrop          the same with all three, 3 n d m
-llm-viewer-2024-03   what LLM-Viewer printed before 2024-03-19, which the paper's Table 2 was computed with
+- flops: all matrix products of tower, projector and language model, 2 for each multiply-accumulate
+- macs: half of that
+- fastv: FastV's sum over layers of 4 n d^2 + 2 n^2 d + 2 n d m: multiply-accumulates, of visual tokens only,
+  with two of the three feed-forward matrices
+- pyramiddrop: the same with all three, 3 n d m
+- llm-viewer-2024-03: what LLM-Viewer printed before 2024-03-19, with which the paper's Table 2 was computed
 """
 
 from __future__ import annotations
@@ -93,9 +93,9 @@ def card(name: str) -> Card:
 def llm_viewer(llm: LanguageModel, tokens: int, card: Card, bits: int) -> Viewer:
     """A prefill with weights, activations and KV cache all in `bits` bits.
 
-    Its habits, kept on purpose: queries are not read for the scores but keys twice, the head has one operation per
-    multiply-accumulate and one byte per weight, softmax, norms and sums are operations, the activation works on
-    the hidden width, a residual sum reads one operand, 4 bits run at the rate of INT8.
+    Its habits, kept on purpose: for the scores keys are read twice and queries never, the head has one
+    operation per multiply-accumulate and one byte per weight, softmax, norms and sums are operations, the
+    activation works on the hidden width, a residual sum reads one operand, 4 bits run at the rate of INT8.
     """
     peak = card.int8 if bits <= 8 else card.fp16
     ops = _viewer_ops(llm, tokens, bits / 8)

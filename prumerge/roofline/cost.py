@@ -1,7 +1,7 @@
 """What each operation of a model costs: FLOPs, and bytes moved, term by term.
 
-Conventions, which are those of torch's FlopCounterMode: a multiply-accumulate is 2 FLOPs; only products of matrices
-count, so norms, activations, softmax and rotary positions have bytes and no FLOPs (memory limits them on every
+FLOPs are counted as torch's FlopCounterMode does: a multiply-accumulate is 2; only products of matrices
+count, so norms, activations, softmax and rotary positions have bytes and no FLOPs (memory limits them on any
 machine); a causal mask saves nothing unless asked. Bytes are the least that must move: each operand once.
 """
 
@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
 
 from prumerge.roofline.configs import Experts, LanguageModel, Projector, VisionTower
 from prumerge.roofline.precision import Precision
@@ -33,6 +32,8 @@ class Op:
     sent: float = 0.0
     """To other devices."""
     count: int = 1
+    arithmetic: str = "fp16"
+    """What multiplies."""
 
     @property
     def bytes(self) -> float:
@@ -49,14 +50,25 @@ class Op:
 class Setting:
     """How a model is run."""
 
-    precision: Precision = Precision()
+    precision: Precision = field(default_factory=Precision)
     batch: int = 1
     shards: int = 1
     """Devices that share each matrix of the language model (tensor parallel)."""
-    attention: Literal["fused", "eager"] = "fused"
-    """Fused attention never writes the N x N scores to memory."""
-    causal: Literal["full", "half"] = "full"
-    """Whether pairs that the mask removes are computed; kernels may skip them, counters do not."""
+    attention: str = "fused"
+    """fused or eager; fused attention never writes the N x N scores to memory."""
+    causal: str = "full"
+    """full or half: are pairs that the mask removes computed? Kernels may skip them, counters do not."""
+
+    def __post_init__(self) -> None:
+        for name, number in (("batch", self.batch), ("tensor_parallel", self.shards)):
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, not {number}")
+        for name, choice, choices in (
+            ("attention", self.attention, ("fused", "eager")),
+            ("causal", self.causal, ("full", "half")),
+        ):
+            if choice not in choices:
+                raise ValueError(f"{name} is {' or '.join(choices)}, not {choice!r}")
 
 
 # Parts
@@ -68,6 +80,7 @@ def linear(name: str, tokens: int, inputs: int, outputs: int, precision: Precisi
     return Op(
         name,
         flops=2 * tokens * inputs * outputs,
+        arithmetic=precision.arithmetic,
         weights=inputs * outputs * precision.weights / 8,
         read=tokens * inputs * activation,
         written=tokens * outputs * activation,
@@ -76,24 +89,25 @@ def linear(name: str, tokens: int, inputs: int, outputs: int, precision: Precisi
 
 def elementwise(name: str, read: int, written: int, precision: Precision) -> Op:
     """Norms, activations, sums: so many elements."""
-    return Op(name, read=read * precision.activations / 8, written=written * precision.activations / 8)
+    size = precision.activations / 8
+    return Op(name, arithmetic=precision.arithmetic, read=read * size, written=written * size)
 
 
 def attention(
     queries: int, keys: int, pairs: int, heads: int, kv_heads: int, head_dim: int, setting: Setting
 ) -> list[Op]:
     """softmax(Q K^T) V: two products of 2 x pairs x heads x head_dim FLOPs; K and V come from the cache."""
-    p, batch = setting.precision, setting.batch
+    p, batch, arithmetic = setting.precision, setting.batch, setting.precision.arithmetic
     product = 2 * pairs * heads * head_dim * batch
     q = queries * heads * head_dim * batch * p.activations / 8
     k = keys * kv_heads * head_dim * batch * p.cache / 8
     if setting.attention == "fused":
-        return [Op("attention", flops=2 * product, read=q, written=q, cache_read=2 * k)]
+        return [Op("attention", 2 * product, arithmetic=arithmetic, read=q, written=q, cache_read=2 * k)]
     scores = pairs * heads * batch * p.activations / 8
     return [
-        Op("scores", flops=product, read=q, written=scores, cache_read=k),
+        Op("scores", product, arithmetic=arithmetic, read=q, written=scores, cache_read=k),
         Op("softmax", read=scores, written=scores),
-        Op("values", flops=product, read=scores, written=q, cache_read=k),
+        Op("values", product, arithmetic=arithmetic, read=scores, written=q, cache_read=k),
     ]
 
 
@@ -313,7 +327,7 @@ def cache_size(llm: LanguageModel, tokens: Sequence[int], setting: Setting) -> f
 
 
 def live_activations(ops: Sequence[Op], stream: float) -> float:
-    """Bytes of activations at the worst moment: what one operation reads and writes, and the residual stream."""
+    """Bytes of activations at the worst moment: of one operation, and of the residual stream."""
     return stream + max(op.read + op.written for op in ops)
 
 

@@ -2,15 +2,16 @@
 
     time = max(FLOPs / rate, bytes / bandwidth, bytes sent / link), summed over operations
 
-Nothing overlaps, nothing is launched late and every kernel reaches the peak: a prediction of the best case, in
-which ratios are more trustworthy than milliseconds.
+Nothing overlaps, nothing is launched late and every kernel reaches the peak: a prediction of the best case,
+whose ratios deserve more trust than its milliseconds.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from prumerge.roofline import cost
 from prumerge.roofline.configs import Model
@@ -43,6 +44,15 @@ class Workload:
         return self.visual[0]
 
     @property
+    def fewest(self) -> int:
+        """The least number of visual tokens that makes sense: none, if there is text."""
+        return 0 if self.text else 1
+
+    def with_visual(self, tokens: int) -> Workload:
+        """The same with so many visual tokens in every layer."""
+        return replace(self, visual=(tokens,) * len(self.visual))
+
+    @property
     def label(self) -> str:
         """As written in `schedule`."""
         runs: list[list[int]] = []
@@ -61,7 +71,6 @@ class Stage:
     name: str
     ops: tuple[Op, ...]
     machine: Machine
-    arithmetic: str
 
     def seconds(self, op: Op) -> float:
         """One execution of an operation."""
@@ -70,7 +79,7 @@ class Stage:
     def limits(self, op: Op) -> dict[str, float]:
         """Seconds that each resource needs for one execution."""
         times = {
-            "compute": op.flops / self.machine.rate(self.arithmetic) if op.flops else 0.0,
+            "compute": op.flops / self.machine.rate(op.arithmetic) if op.flops else 0.0,
             "memory": op.bytes / self.machine.bandwidth,
         }
         if op.sent:
@@ -169,9 +178,6 @@ def estimate(model: Model, workload: Workload, machine: Machine, setting: Settin
     context = [count + workload.new_tokens // 2 for count in workload.prompt]
     inside, outside = setting.precision, setting.precision.outside()
 
-    def stage(name: str, ops: Sequence[Op], arithmetic: str) -> Stage:
-        return Stage(name, tuple(ops), machine, arithmetic)
-
     cached = [count + workload.new_tokens - 1 for count in workload.prompt]
     kv_cache = cost.cache_size(llm, cached, setting)
     stream = max(workload.prompt) * llm.width * setting.batch * inside.activations / 8
@@ -180,11 +186,11 @@ def estimate(model: Model, workload: Workload, machine: Machine, setting: Settin
         workload,
         setting,
         machine,
-        stage("tower", tower_ops, outside.arithmetic),
-        stage("reduction", reduction, outside.arithmetic),
-        stage("connector", connector, outside.arithmetic),
-        stage("prefill", prefill, inside.arithmetic),
-        stage("decode", cost.decode(llm, context, setting), inside.arithmetic),
+        Stage("tower", tuple(tower_ops), machine),
+        Stage("reduction", tuple(reduction), machine),
+        Stage("connector", tuple(connector), machine),
+        Stage("prefill", tuple(prefill), machine),
+        Stage("decode", tuple(cost.decode(llm, context, setting)), machine),
         kv_cache,
         cost.language_weights(llm, setting)
         + cost.vision_weights(tower, projector, setting)
@@ -193,29 +199,32 @@ def estimate(model: Model, workload: Workload, machine: Machine, setting: Settin
     )
 
 
-def knee(model: Model, machine: Machine, setting: Setting) -> int | None:
-    """The longest prompt whose decoder layers still wait for their weights, in tokens of one sequence.
-
-    Up to there the products of activations and weights, taken together, have less FLOPs per byte than the
-    machine's ridge: the time is that of reading the weights, whatever the number of tokens. None: at any length.
-    """
-    ridge = machine.ridge(setting.precision.arithmetic)
-    sparse = any(model.language.sparse)
+def knee(model: Model, workload: Workload, machine: Machine, setting: Setting) -> int:
+    """Visual tokens up to which more than half of the prefill's time goes into waiting for memory."""
 
     def waits(tokens: int) -> bool:
-        layer = cost.decoder_layer(model.language, tokens, 0, setting, sparse)
-        products = [op for op in layer if op.weights]
-        return sum(op.flops for op in products) < ridge * sum(op.bytes for op in products)
+        asked = workload.with_visual(tokens)
+        return estimate(model, asked, machine, setting).prefill.shares.get("memory", 0.0) > 0.5
 
-    longest = 1 << 20
-    if waits(longest):
-        return None
-    return _last(waits, longest)
+    return _last(waits, workload)
 
 
-def _last(holds: Callable[[int], bool], limit: int) -> int:
-    """The largest number below `limit` for which something holds that never holds again once it ceases to."""
-    low, high = 0, limit
+def floor(model: Model, workload: Workload, machine: Machine, setting: Setting, share: float = 0.1) -> int:
+    """Visual tokens below which fewer stop helping: at most this share of the prefill is left to gain.
+
+    That is the largest number with which the prefill of the fewest still takes 1 - share of the time.
+    """
+
+    def prefill_time(tokens: int) -> float:
+        return estimate(model, workload.with_visual(tokens), machine, setting).prefill.time
+
+    allowed = prefill_time(workload.fewest) / (1 - share)
+    return _last(lambda tokens: prefill_time(tokens) <= allowed, workload)
+
+
+def _last(holds: Callable[[int], bool], workload: Workload) -> int:
+    """The largest number of visual tokens, of those encoded, before a condition ceases: bisection."""
+    low, high = workload.fewest, max(workload.encoded, workload.fewest) + 1
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if holds(middle) else (low, middle)
@@ -223,56 +232,47 @@ def _last(holds: Callable[[int], bool], limit: int) -> int:
 
 
 def schedule(spec: str, layers: int) -> tuple[int, ...]:
-    """Visual tokens in each layer: `576`, or for a method inside the model `576x2+288` (2 layers, then the rest)."""
-    *parts, rest = spec.strip().split("+")
-    counts: list[int] = []
-    try:
-        for part in parts:
-            tokens, times = part.split("x")
-            counts += [_count(tokens)] * _count(times)
-        counts += [_count(rest)] * (layers - len(counts))
-    except ValueError:
+    """Visual tokens in each layer: `576`; for methods inside the model `576x2+288` (2 layers, the rest)."""
+    if not re.fullmatch(r"(\d+x\d+\+)*\d+", spec.strip()):
         raise ValueError(
             f"{spec!r} is no number of visual tokens; write a whole number of at least 0, such as 576, "
             "or tokens for so many layers and then for the rest: 576x2+288"
-        ) from None
-    if len(counts) > layers or (parts and len(counts) == sum(_count(part.split("x")[1]) for part in parts)):
+        )
+    *first, rest = spec.strip().split("+")
+    runs = [(int(tokens), int(times)) for tokens, times in (run.split("x") for run in first)]
+    left = layers - sum(times for _, times in runs)
+    if left < 1:
         raise ValueError(f"{spec!r} is for more than the {layers} layers of the model")
-    if any(after > before for before, after in zip(counts, counts[1:], strict=False)):
+    counts = [tokens for tokens, times in [*runs, (int(rest), left)] for _ in range(times)]
+    if counts != sorted(counts, reverse=True):
         raise ValueError(f"{spec!r} has more visual tokens in a later layer than before")
     return tuple(counts)
 
 
-def _count(text: str) -> int:
-    if not text.strip().isdecimal():
-        raise ValueError(text)
-    return int(text)
-
-
 def workload(
     model: Model,
-    visual: str,
-    encoded: int | None = None,
+    visual: tuple[int, ...],
+    encoded: int,
     text: int = 40,
     new_tokens: int = 64,
     tiles: int | None = None,
     whole_tower: bool = False,
 ) -> Workload:
-    """Check what is asked against what the model gives."""
+    """Check what is asked against what the model gives.
+
+    `encoded` is the number of visual tokens where the model does not fix it: pictures that keep their size.
+    """
     tiles = model.tiles if tiles is None else tiles
     for name, value, least in (("text", text, 0), ("new_tokens", new_tokens, 1), ("tiles", tiles, 1)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}")
-    counts = schedule(visual, model.language.layers)
     if model.visual_tokens is not None:
         encoded = model.visual_tokens * tiles
-        if counts[0] > encoded:
+        if visual[0] > encoded:
             raise ValueError(
-                f"{counts[0]} visual tokens are more than the {encoded} that {model.name} makes of {tiles} "
+                f"{visual[0]} visual tokens are more than the {encoded} that {model.name} makes of {tiles} "
                 f"{'tile' if tiles == 1 else 'tiles'}; ask for fewer, or for more tiles"
             )
-    elif encoded is None:
-        encoded = counts[0]
-    if counts[0] + text < 1 or counts[-1] + text < 1:
+    if visual[0] + text < 1 or visual[-1] + text < 1:
         raise ValueError("there must be at least one token of text or picture")
-    return Workload(counts, encoded, text, new_tokens, tiles, whole_tower)
+    return Workload(visual, encoded, text, new_tokens, tiles, whole_tower)

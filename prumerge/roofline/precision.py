@@ -29,7 +29,7 @@ class Precision:
         return spec if self.arithmetic == default else f"{spec}:{self.arithmetic}"
 
     def outside(self) -> Precision:
-        """What the vision tower, the projector and the head keep: quantized checkpoints leave them in 16 bits."""
+        """Of tower, projector, embedding and head, which quantized checkpoints leave in 16 bits."""
         wide = 32 if self.activations == 32 else 16
         return replace(self, weights=wide, activations=wide, cache=wide, arithmetic=_arithmetic(wide, wide))
 
@@ -37,7 +37,7 @@ class Precision:
 def parse(spec: str) -> Precision:
     """Read `wWEIGHTSaACTIVATIONS[kvCACHE][:ARITHMETIC]`.
 
-    The cache has the activations' bits and the arithmetic is that of the wider operand, unless said otherwise.
+    The cache has the activations' bits and the arithmetic is the wider operand's, unless said otherwise.
     """
     found = re.fullmatch(r"w(\d+)a(\d+)(?:kv(\d+))?(?::(\w+))?", spec.strip().lower())
     if not found:
