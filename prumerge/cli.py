@@ -345,6 +345,9 @@ def roofline(
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare the formulas with torch's counter instead; needs torch.")
     ] = False,
+    ops: Annotated[
+        bool, typer.Option("--ops", help="Show every operation as well: FLOPs, bytes, limit, time.")
+    ] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Draw the roofline there.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -361,7 +364,7 @@ def roofline(
 
     chosen = configs.model(model)
     conventions.check(convention)
-    precisions = [parse(spec) for spec in bits.split(",")]
+    precisions = [parse(spec) for spec in dict.fromkeys(bits.split(","))]
     settings = [Setting(precision, batch, tensor_parallel, attention, causal) for precision in precisions]
     counts = [schedule(spec, chosen.language.layers) for spec in visual.split(",")]
     encoded = max(each[0] for each in counts)
@@ -371,7 +374,7 @@ def roofline(
         return
     if hardware is None:
         hardware = "" if calibrate else "v100,h100"
-    devices = [machines.machine(name) for name in hardware.split(",")] if hardware else []
+    devices = [machines.machine(name) for name in dict.fromkeys(hardware.split(","))] if hardware else []
     if calibrate:
         from prumerge.roofline.calibrate import calibrate as measure
 
@@ -422,6 +425,8 @@ def roofline(
             bound(one),
         )
     _print(table)
+    for one in estimates if ops else ():
+        _operations(one)
     if convention != "flops":
         print(f"{unit} by {convention}: {conventions.FORMULAS[convention]}.")
     for device in devices:
@@ -511,15 +516,17 @@ def _need(package: str, extra: str) -> None:
         raise ModuleNotFoundError(f"this needs {package}; install it with: pip install 'prumerge[{extra}]'")
 
 
-def _table(*columns: str) -> Table:
+def _table(*columns: str, title: str | None = None) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     for column in columns:
         table.add_column(
             column,
-            justify="right" if column.endswith((" ms", "tokens", " GB", "FLOPs", "MACs")) else "left",
+            justify="right"
+            if column.endswith((" ms", "tokens", " GB", " MB", "FLOPs", "MACs", "/byte", "us"))
+            else "left",
             overflow="fold",
         )
     return table
@@ -601,32 +608,10 @@ def _llm_viewer(
     model: Any, workloads: list[Any], cards: list[str], precisions: list[Any], as_json: bool
 ) -> None:
     """The table as LLM-Viewer would have it: language model only, one width for everything stored."""
-    from prumerge.roofline.conventions import FORMULAS, card, llm_viewer
+    from prumerge.roofline.conventions import FORMULAS
+    from prumerge.roofline.report import viewer_rows
 
-    rows = []
-    for name in cards:
-        for precision in precisions:
-            if len({precision.weights, precision.activations, precision.cache}) > 1:
-                raise ValueError(
-                    f"llm-viewer-2024-03 has one width for weights, activations and cache, unlike "
-                    f"{precision.name}; write w{precision.weights}a{precision.weights}"
-                )
-            for work in workloads:
-                if len(set(work.visual)) > 1:
-                    raise ValueError("llm-viewer-2024-03 has the same tokens in every layer")
-                answer = llm_viewer(model.language, work.prompt[0], card(name), precision.weights)
-                rows.append(
-                    {
-                        "machine": name,
-                        "bits": precision.name,
-                        "visual_tokens": work.label,
-                        "prompt_tokens": work.prompt[0],
-                        "tera": answer.operations / 1e12,
-                        "prefill_ms": answer.seconds * 1e3,
-                        "total_memory_gb": answer.memory_access / 1e9,
-                        "activation_gb": answer.activations / 1e9,
-                    }
-                )
+    rows = viewer_rows(model, workloads, cards, precisions)
     note = FORMULAS["llm-viewer-2024-03"]
     if as_json:
         _print_json({"model": model.name, "estimates": rows, "words": [note]})
@@ -646,6 +631,23 @@ def _llm_viewer(
         table.add_row(*map(str, labels), f"{tera:.3f}", f"{time:.2f}", f"{memory:.2f}", f"{activation:.3f}")
     _print(table)
     print(f"{note}.")
+
+
+def _operations(one: Any) -> None:
+    """Every operation of one estimate; layers that are alike share their rows."""
+    from prumerge.roofline.report import op_row
+
+    title = f"{one.machine.name}, {one.setting.precision.name}, {one.workload.label} visual tokens"
+    columns = ("GFLOPs", "weights MB", "read MB", "written MB", "KV MB", "FLOP/byte", "us", "bound by")
+    table = _table("stage", "operation", "times", *columns, title=title)
+    for stage in (*one.stages, one.decode):
+        for op in stage.ops:
+            row = op_row(stage, op)
+            cache = op.cache_read + op.cache_written
+            sizes = (f"{size / 1e6:.2f}" for size in (op.weights, op.read, op.written, cache))
+            cells = (f"{op.flops / 1e9:.3f}", *sizes, f"{op.intensity:.1f}", f"{row['us']:.2f}", row["bound"])
+            table.add_row(stage.name, op.name, f"{op.count}", *cells)
+    _print(table)
 
 
 def _verify(as_json: bool) -> None:

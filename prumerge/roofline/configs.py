@@ -137,6 +137,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "patch_size": 16,
     },
 }
+_FEATURE_LAYERS = {"llava": -2, "llava_next": -2}
 # Original LLaVA checkpoints name their tower and have no vision_config.
 _TOWERS = {
     "openai/clip-vit-large-patch14-336": {
@@ -192,7 +193,7 @@ def read(config: _Config, name: str = "model") -> Model:
             "its config has no text_config and vision_config"
         )
     language = read_language({"tie_word_embeddings": config.get("tie_word_embeddings", False), **text}, name)
-    tower = read_tower(vision, config.get("vision_feature_layer", -1), name)
+    tower = read_tower(vision, config.get("vision_feature_layer", _FEATURE_LAYERS.get(kind, -1)), name)
     family = FAMILIES.get(kind)
     if family is None:
         known = ", ".join(FAMILIES)
@@ -272,7 +273,7 @@ def read_tower(config: _Config, feature_layer: int | list[int] = -1, name: str =
 
 def _mlp(config: _Config, tower: VisionTower, language: LanguageModel) -> Projector:
     """LLaVA: two matrices for each token; features of several layers are concatenated."""
-    layer = config.get("vision_feature_layer", -2)
+    layer = config.get("vision_feature_layer")
     inputs = tower.width * (len(layer) if isinstance(layer, list) else 1)
     return Projector(((inputs, language.width), (language.width, language.width)))
 
@@ -294,15 +295,16 @@ def _shuffle(config: _Config, tower: VisionTower, language: LanguageModel) -> Pr
 
 def _pooled(config: _Config, tower: VisionTower, language: LanguageModel) -> Projector:
     """Gemma 3: patches are averaged, then one matrix."""
-    patches = (tower.side or 0) ** 2
-    return Projector(((tower.width, language.width),), patches // config.get("mm_tokens_per_image", 256))
+    patches, tokens = (tower.side or 0) ** 2, config.get("mm_tokens_per_image", 256)
+    if patches % tokens:
+        raise ValueError(f"{patches} patches cannot be averaged to {tokens} visual tokens")
+    return Projector(((tower.width, language.width),), patches // tokens)
 
 
 FAMILIES: dict[str, Callable[[_Config, VisionTower, LanguageModel], Projector]] = {
     "llava": _mlp,
     "llava_next": _mlp,
     "llava_onevision": _mlp,
-    "vipllava": _mlp,
     "qwen2_vl": _merger,
     "qwen2_5_vl": _merger,
     "qwen3_vl": _merger,
@@ -331,6 +333,8 @@ def _original_llava(config: _Config) -> _Config:
         raise ValueError(
             f"the sizes of the vision tower {tower!r} are not known; known are: {', '.join(_TOWERS)}"
         )
+    if (kind := config.get("mm_projector_type", "linear")) != "mlp2x_gelu":
+        raise ValueError(f"the projector {kind!r} of original checkpoints is not known; known is mlp2x_gelu")
     return {
         "model_type": "llava",
         "vision_feature_layer": config.get("mm_vision_select_layer", -2),

@@ -264,18 +264,21 @@ def vision_tower(
     return ops
 
 
+def scoring(tower: VisionTower, patches: int, tiles: int, setting: Setting) -> list[Op]:
+    """Keys of the layer that reads the features, where that layer is otherwise left out."""
+    tokens = (patches + tower.class_token) * tiles * setting.batch
+    return [linear("keys", tokens, tower.width, tower.width, setting.precision.outside())]
+
+
 def reduction(width: int, tokens: int, kept: int, setting: Setting) -> list[Op]:
-    """From N tokens to M: keys of all, an N x N similarity, an M x N matrix of merging weights.
+    """From N tokens to M: an N x N similarity, and an M x N matrix of merging weights.
 
     That is what the dearest methods compute; pruning by class attention does less.
     """
-    if kept >= tokens:
-        return []
     p, n, m, d, batch = setting.precision.outside(), tokens, kept, width, setting.batch
     similarity = elementwise("similarity", 2 * n * d * batch, n * n * batch, p)
     merge = elementwise("merge", (m * n + n * d) * batch, m * d * batch, p)
     return [
-        linear("keys", n * batch, d, d, p),
         replace(similarity, flops=2 * n * n * d * batch),
         replace(merge, flops=2 * m * n * d * batch),
     ]

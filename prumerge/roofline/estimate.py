@@ -166,45 +166,69 @@ class Estimate:
 
 def estimate(model: Model, workload: Workload, machine: Machine, setting: Setting) -> Estimate:
     """Cost, time and memory of one workload."""
-    llm, tower, projector = model.language, model.tower, model.projector
-    patches = tower.side**2 if tower.side else -(-workload.encoded * projector.group // workload.tiles)
-    tower_ops = cost.vision_tower(tower, patches, workload.tiles, setting, workload.whole_tower)
-    # Where the projector joins patches, features exist only after it, so that it sees all of them.
-    projected = workload.encoded if projector.group > 1 else workload.kept
-    width = llm.width if projector.group > 1 else tower.width
-    reduction = cost.reduction(width, workload.encoded, workload.kept, setting)
-    connector = cost.connector(projector, projected, setting) if projected else []
-    prefill = cost.prefill(llm, workload.prompt, setting)
-    context = [count + workload.new_tokens // 2 for count in workload.prompt]
-    inside, outside = setting.precision, setting.precision.outside()
+    llm, tower = model.language, model.tower
 
-    cached = [count + workload.new_tokens - 1 for count in workload.prompt]
-    kv_cache = cost.cache_size(llm, cached, setting)
-    stream = max(workload.prompt) * llm.width * setting.batch * inside.activations / 8
-    patch_stream = patches * workload.tiles * tower.width * setting.batch * outside.activations / 8
-    return Estimate(
-        workload,
-        setting,
-        machine,
-        Stage("tower", tuple(tower_ops), machine),
-        Stage("reduction", tuple(reduction), machine),
-        Stage("connector", tuple(connector), machine),
-        Stage("prefill", tuple(prefill), machine),
-        Stage("decode", tuple(cost.decode(llm, context, setting)), machine),
-        kv_cache,
-        cost.language_weights(llm, setting)
-        + cost.vision_weights(tower, projector, setting)
-        + kv_cache
-        + max(cost.live_activations(prefill, stream), cost.live_activations(tower_ops, patch_stream)),
+    def stage(name: str, ops: list[Op]) -> Stage:
+        return Stage(name, tuple(ops), machine)
+
+    patches = tower.side**2 if tower.side else -(-workload.encoded * model.projector.group // workload.tiles)
+    seeing = stage("tower", cost.vision_tower(tower, patches, workload.tiles, setting, workload.whole_tower))
+    reading = prefill(model, workload, machine, setting)
+    half = [count + workload.new_tokens // 2 for count in workload.prompt]
+    end = [count + workload.new_tokens - 1 for count in workload.prompt]
+    kv_cache = cost.cache_size(llm, end, setting)
+    weights = cost.language_weights(llm, setting) + cost.vision_weights(tower, model.projector, setting)
+    streams = (
+        max(workload.prompt) * llm.width * setting.precision.activations / 8,
+        patches * workload.tiles * tower.width * setting.precision.outside().activations / 8,
     )
+    live = max(
+        cost.live_activations(each.ops, stream * setting.batch)
+        for each, stream in zip((reading, seeing), streams, strict=True)
+    )
+    return Estimate(
+        workload=workload,
+        setting=setting,
+        machine=machine,
+        tower=seeing,
+        reduction=stage("reduction", _reduction(model, workload, patches, setting)),
+        connector=stage("connector", _connector(model, workload, setting)),
+        prefill=reading,
+        decode=stage("decode", cost.decode(llm, half, setting)),
+        kv_cache=kv_cache,
+        resident=weights + kv_cache + live,
+    )
+
+
+def _reduction(model: Model, workload: Workload, patches: int, setting: Setting) -> list[Op]:
+    if workload.kept >= workload.encoded:
+        return []
+    tower, joined = model.tower, model.projector.group > 1
+    left_out = tower.read_layers < tower.layers and not workload.whole_tower
+    return [
+        *(cost.scoring(tower, patches, workload.tiles, setting) if left_out else []),
+        *cost.reduction(
+            model.language.width if joined else tower.width, workload.encoded, workload.kept, setting
+        ),
+    ]
+
+
+def _connector(model: Model, workload: Workload, setting: Setting) -> list[Op]:
+    """Where the projector joins patches, visual tokens exist only after it: it sees all of them."""
+    tokens = workload.encoded if model.projector.group > 1 else workload.kept
+    return cost.connector(model.projector, tokens, setting) if tokens else []
+
+
+def prefill(model: Model, workload: Workload, machine: Machine, setting: Setting) -> Stage:
+    """The language model reads the prompt."""
+    return Stage("prefill", tuple(cost.prefill(model.language, workload.prompt, setting)), machine)
 
 
 def knee(model: Model, workload: Workload, machine: Machine, setting: Setting) -> int:
     """Visual tokens up to which more than half of the prefill's time goes into waiting for memory."""
 
     def waits(tokens: int) -> bool:
-        asked = workload.with_visual(tokens)
-        return estimate(model, asked, machine, setting).prefill.shares.get("memory", 0.0) > 0.5
+        return prefill(model, workload.with_visual(tokens), machine, setting).shares.get("memory", 0.0) > 0.5
 
     return _last(waits, workload)
 
@@ -216,7 +240,7 @@ def floor(model: Model, workload: Workload, machine: Machine, setting: Setting, 
     """
 
     def prefill_time(tokens: int) -> float:
-        return estimate(model, workload.with_visual(tokens), machine, setting).prefill.time
+        return prefill(model, workload.with_visual(tokens), machine, setting).time
 
     allowed = prefill_time(workload.fewest) / (1 - share)
     return _last(lambda tokens: prefill_time(tokens) <= allowed, workload)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import groupby
+from itertools import groupby, product
 from typing import Any
 
 from prumerge.roofline.configs import Model
-from prumerge.roofline.conventions import count
-from prumerge.roofline.estimate import Estimate, Stage, estimate, floor, knee
+from prumerge.roofline.conventions import card, count, llm_viewer
+from prumerge.roofline.cost import Op
+from prumerge.roofline.estimate import Estimate, Stage, Workload, floor, knee, prefill
+from prumerge.roofline.precision import Precision
 
 
 def row(one: Estimate, base: Estimate, model: Model, convention: str = "flops") -> dict[str, Any]:
@@ -39,23 +41,14 @@ def row(one: Estimate, base: Estimate, model: Model, convention: str = "flops") 
 
 def stage_row(stage: Stage) -> dict[str, Any]:
     """A stage with all its operations, for JSON."""
-    ops = [
-        {
-            **asdict(op),
-            "bytes": op.bytes,
-            "intensity": op.intensity,
-            "bound": stage.bound(op),
-            "us": stage.seconds(op) * 1e6,
-        }
-        for op in stage.ops
-    ]
-    return {
-        "stage": stage.name,
-        "flops": stage.flops,
-        "traffic": stage.traffic,
-        "ms": stage.time * 1e3,
-        "ops": ops,
-    }
+    total = {"stage": stage.name, "flops": stage.flops, "traffic": stage.traffic, "ms": stage.time * 1e3}
+    return {**total, "ops": [op_row(stage, op) for op in stage.ops]}
+
+
+def op_row(stage: Stage, op: Op) -> dict[str, Any]:
+    """An operation: bytes and FLOPs of one execution, what limits it, and microseconds."""
+    took = {"bound": stage.bound(op), "us": stage.seconds(op) * 1e6}
+    return {**asdict(op), "bytes": op.bytes, "intensity": op.intensity, **took}
 
 
 def bound(one: Estimate) -> str:
@@ -71,26 +64,26 @@ def sentences(model: Model, estimates: Sequence[Estimate]) -> list[str]:
     for (machine, bits), group in groupby(
         estimates, key=lambda one: (one.machine.name, one.setting.precision.name)
     ):
-        first, *others = group
-        head = f"{machine}, {bits}: "
-        if others:
-            found.append(head + gain(first, others[-1]))
-        found.append(head + limit(model, first))
-        large = [one.workload.label for one in (first, *others) if not one.fits]
-        if large:
+        cases = sorted(group, key=lambda one: -sum(one.workload.visual))
+        most, fewest, head = cases[0], cases[-1], f"{machine}, {bits}: "
+        if len(cases) > 1:
+            found.append(head + gain(most, fewest))
+        found.append(head + limit(model, most))
+        large = [one.workload.label for one in cases if not one.fits]
+        if large and most.machine.memory:
             found.append(
-                f"{head}{' and '.join(large)} visual tokens need more than its "
-                f"{(first.machine.memory or 0) / 1e9:.0f} GB of memory."
+                f"{head}{', '.join(large)} visual tokens need more than its "
+                f"{most.machine.memory / 1e9:.0f} GB of memory."
             )
     return found + [f"{model.name}: {note}." for note in model.notes]
 
 
 def gain(before: Estimate, after: Estimate) -> str:
     """From the first number of tokens to the last, and what keeps it from being more."""
-    prefill, encoding = before.prefill.time / after.prefill.time, 1 - after.prefill.time / after.first_token
+    faster, encoding = before.prefill.time / after.prefill.time, 1 - after.prefill.time / after.first_token
     return (
         f"from {before.workload.label} to {after.workload.label} visual tokens means "
-        f"{before.flops / after.flops:.1f}x fewer FLOPs, a prefill {prefill:.1f}x "
+        f"{before.flops / after.flops:.1f}x fewer FLOPs, a prefill {faster:.1f}x "
         f"as fast, the first token {before.first_token / after.first_token:.1f}x and the whole answer of "
         f"{after.workload.new_tokens} tokens {before.answer / after.answer:.2f}x as fast; "
         f"{encoding:.0%} of the time to the first token then goes into encoding the picture."
@@ -102,7 +95,7 @@ def limit(model: Model, one: Estimate) -> str:
     case = (model, one.workload, one.machine, one.setting)
     waits, ends, fewest = knee(*case), floor(*case), one.workload.fewest
     at, least = (
-        estimate(model, one.workload.with_visual(count), one.machine, one.setting).prefill.time * 1e3
+        prefill(model, one.workload.with_visual(count), one.machine, one.setting).time * 1e3
         for count in (ends, fewest)
     )
     rest = "at 1" if fewest else "with the text alone"
@@ -116,3 +109,33 @@ def limit(model: Model, one: Estimate) -> str:
         f"below {ends} fewer stop helping: at most a tenth of the prefill is left to gain, "
         f"{at:.2f} ms at {ends} and {least:.2f} ms {rest}."
     )
+
+
+def viewer_rows(
+    model: Model, workloads: Sequence[Workload], cards: Sequence[str], precisions: Sequence[Precision]
+) -> list[dict[str, Any]]:
+    """What LLM-Viewer would print; ValueError for what it cannot express."""
+    for precision in precisions:
+        if len({precision.weights, precision.activations, precision.cache}) > 1:
+            raise ValueError(
+                "llm-viewer-2024-03 has one width for weights, activations and cache, unlike "
+                f"{precision.name}; write w{precision.weights}a{precision.weights}"
+            )
+    rows = []
+    for name, precision, work in product(cards, precisions, workloads):
+        if len(set(work.visual)) > 1:
+            raise ValueError("llm-viewer-2024-03 has the same tokens in every layer")
+        answer = llm_viewer(model.language, work.prompt[0], card(name), precision.weights)
+        rows.append(
+            {
+                "machine": name,
+                "bits": precision.name,
+                "visual_tokens": work.label,
+                "prompt_tokens": work.prompt[0],
+                "tera": answer.operations / 1e12,
+                "prefill_ms": answer.seconds * 1e3,
+                "total_memory_gb": answer.memory_access / 1e9,
+                "activation_gb": answer.activations / 1e9,
+            }
+        )
+    return rows
