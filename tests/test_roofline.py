@@ -234,6 +234,52 @@ def test_three_memories_are_three_things():
     assert many.resident / few.resident < 1.03
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_peak_is_weights_and_cache_and_the_widest_moment(batch):
+    """With few tokens that moment is in the tower, where 577 x 4096 values are read and written."""
+    one = llava("40", batch=batch)
+    weights = 2 * (7_063_427_072 - 1_000_000)  # without norms and biases
+    tower, prompt = 577 * (2 * 4096), 80 * (3 * 11008 + 4096)
+    patches = 576 * 1024
+    assert tower + patches > prompt
+    live = 2 * batch * (tower + patches)
+    assert one.resident - one.kv_cache - live == pytest.approx(weights, rel=1e-4)
+    many = llava("576", batch=batch)
+    prompt = 2 * batch * 616 * (3 * 11008 + 4096)
+    assert many.resident - one.resident == pytest.approx(many.kv_cache + prompt - one.kv_cache - live)
+
+
+def test_an_answer_is_its_first_token_and_the_others():
+    one, longer = llava("576", new_tokens=1), llava("576", new_tokens=101)
+    assert one.answer == one.first_token == longer.first_token
+    assert longer.answer == pytest.approx(longer.first_token + 100 * longer.decode.time)
+    assert one.kv_cache == 616 * 32 * 2 * 4096 * 2
+    assert longer.kv_cache == (616 + 100) * 32 * 2 * 4096 * 2
+
+
+def test_a_token_is_timed_when_half_of_the_answer_is_written():
+    long = llava("576", new_tokens=100)
+    read = sum(op.cache_read * op.count for op in long.decode.ops)
+    assert read == (616 + 50 + 1) * 32 * 2 * 4096 * 2
+
+
+def test_a_reduction_compares_all_pairs_and_merges_and_none_costs_nothing():
+    n, d = 576, 1024
+    skipped, whole = llava("40"), llava("40", whole_tower=True)
+    pairs = 2 * n * n * d + 2 * 40 * n * d
+    assert whole.reduction.flops == pairs
+    assert skipped.reduction.flops == pairs + 2 * 577 * d * d  # keys of the layer that is left out
+    assert llava("576").reduction.ops == ()
+
+
+def test_a_projector_that_joins_patches_sees_all_of_them():
+    qwen = configs.model("qwen2.5-vl-7b")
+    few = workload(qwen, (64,) * 28, 256)
+    one = estimate(qwen, few, V100, Setting())
+    assert one.connector.flops == 2 * 256 * (5120 * 5120 + 5120 * 3584)
+    assert llava("40").connector.flops == 2 * 40 * (1024 * 4096 + 4096 * 4096)
+
+
 def test_a_prompt_of_text_alone_is_possible():
     assert llava("0").connector.ops == ()
     with pytest.raises(ValueError, match="at least one token"):
