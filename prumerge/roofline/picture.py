@@ -19,6 +19,7 @@ _MARKERS = "os^D"
 def draw(model: Model, estimates: Sequence[Estimate]) -> Figure:
     """Left the prefill of each prompt under its machine's roof, right the time to the first token."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     roof, time = figure.subplots(1, 2)
@@ -38,8 +39,9 @@ def draw(model: Model, estimates: Sequence[Estimate]) -> Figure:
     roof.set_title("Prefill under the roof, with its visual tokens")
     time.set(yscale="log", xlabel="visual tokens", ylabel="ms to the first token")
     time.set_title("Left of a mark, fewer tokens stop helping")
-    for each in (time.yaxis.set_major_formatter, time.yaxis.set_minor_formatter):
-        each("{x:g}")
+    time.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    time.yaxis.set_major_formatter("{x:g}")
+    time.yaxis.set_minor_formatter("")
     for axes in (roof, time):
         axes.grid(alpha=0.25, which="both", linewidth=0.5)
         axes.legend(fontsize=8, frameon=False)
