@@ -15,6 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from roofline_tables import (
+    roofline_command,
+    roofline_conventions,
+    roofline_machines,
+    roofline_models,
+    roofline_scenario,
+    roofline_table_2,
+)
 from typer.testing import CliRunner
 
 from prumerge.catalogue import entries, entry
@@ -23,7 +31,10 @@ from prumerge.evaluate.report import MEASURES
 from prumerge.models import families
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "methods.md", ROOT / "docs" / "results.md"]
+DOCUMENTS = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("methods", "results", "roofline")),
+]
 
 
 def methods() -> str:
@@ -233,6 +244,12 @@ BLOCKS: dict[str, Callable[[], str]] = {
         tables,
         speed,
         differences,
+        roofline_command,
+        roofline_table_2,
+        roofline_scenario,
+        roofline_machines,
+        roofline_models,
+        roofline_conventions,
     )
 }
 

@@ -100,6 +100,13 @@ def test_methods_need_no_transformers(name):
     assert "transformers" not in {module.split(".")[0] for module in imports(ROOT / f"{name}.py")}
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "roofline").glob("*.py")), ids=named)
+def test_the_roofline_stands_alone_and_needs_torch_only_to_verify(path):
+    assert all(name.startswith("prumerge.roofline") for name in ours(path))
+    heavy = {"torch", "transformers"} & {module.split(".")[0] for module in imports(path)}
+    assert not heavy or path.stem == "verify"
+
+
 def test_nobody_asks_which_method_it_is():
     classes = {"Reducer", "AttentionMerging"}
     for path in METHODS:
