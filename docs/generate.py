@@ -17,7 +17,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from prumerge.catalogue import entries, entry
+from prumerge.catalogue import FACTS, built_in, entry
 from prumerge.cli import app
 from prumerge.evaluate.report import MEASURES
 from prumerge.models import families
@@ -27,17 +27,17 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "methods.md", ROOT / "docs" / "
 
 
 def methods() -> str:
-    rows = ["| method | what it does | reads | adaptive |", "|---|---|---|---|"]
-    for one in entries():
+    rows = [f"| method | what it does | {' | '.join(FACTS[1:])} |", "|---|---|" + "---|" * len(FACTS[1:])]
+    for one in (entry(name) for name in built_in()):
         name = f"[`{one.name}`]({one.paper})" if one.paper else f"`{one.name}`"
-        rows.append(f"| {name} | {one.summary} | {one.needs} | {'yes' if one.adaptive else ''} |")
+        rows.append(f"| {name} | {one.summary} | {' | '.join(one.facts()[1:])} |")
     return "\n".join(rows)
 
 
 def options() -> str:
     """Every method with its options."""
     parts = []
-    for one in entries():
+    for one in (entry(name) for name in built_in()):
         rows = [
             f"## {one.name}",
             "",

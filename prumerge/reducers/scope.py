@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from prumerge import ops
+from prumerge.frames import FrameByFrame
+from prumerge.tokens import Reduction, VisualTokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope(FrameByFrame):
+    """SCOPE: the tokens that cover the most of the picture, weighted by class attention.
+
+    A token covers each other one as far as their features' cosine goes. Greedily, the token that adds most to
+    the coverage, times its attention to the power alpha, comes next. Official code:
+    https://github.com/kinredon/SCOPE.
+    """
+
+    paper = "https://arxiv.org/abs/2510.24214"
+    needs = "attention"
+
+    keep: int | float = 1 / 9
+    """Visual tokens to keep: a count or a share below 1 (1/9 is 64 of 576)."""
+
+    alpha: float = 1.0
+    """How much saliency counts: the exponent of attention; 0 is coverage alone."""
+
+    def choose(self, tokens: VisualTokens, count: int) -> Reduction:
+        saliency = tokens.attention() ** self.alpha
+        similarity = ops.cosines(tokens.features)
+        covered = torch.zeros_like(saliency)
+        chosen = torch.zeros(0, dtype=torch.long, device=covered.device)
+        for _ in range(count):
+            gain = (similarity - covered).relu().sum(dim=1) * saliency
+            best = gain.index_fill(0, chosen, -torch.inf).argmax(dim=0)
+            chosen = ops.append(chosen, best)
+            covered = torch.maximum(covered, similarity.index_select(0, chosen[-1:])[0])
+        return Reduction(chosen.sort().values)
