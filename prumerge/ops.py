@@ -125,21 +125,26 @@ def allot(count: int, shares: Float[Tensor, "P"]) -> Int[Tensor, "P"]:
     shares, one each."""
     shares = shares.clamp_min(0) + torch.finfo(shares.dtype).tiny  # all zero: even
     exact = count * (shares / shares.sum())
-    whole = exact.floor()
-    left_over = count - whole.sum()
+    whole = exact.floor().long()
     rank = shares.argsort(descending=True, stable=True).argsort()
-    return (whole + (rank < left_over)).long()
+    return whole + (rank < count - whole.sum())
 
 
-def best_of_each(scores: Float[Tensor, "P S"], budgets: Int[Tensor, "P"], count: int) -> Int[Tensor, "count"]:
-    """Of each part (a row) as many of the highest scores as its budget says, in spatial order.
+def best_of_each(
+    scores: Float[Tensor, "N"], part: Int[Tensor, "N"], budgets: Int[Tensor, "P"], count: int
+) -> Int[Tensor, "count"]:
+    """Of each part as many of its highest scores as its budget says, in spatial order.
 
     What a part has no tokens for goes to the highest scores of all the rest, so that `count` is met.
     """
-    ranked = scores.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    order = scores.flatten().argsort(descending=True, stable=True)
-    inside = (ranked < budgets[:, None]).flatten()[order]
-    return order[inside.int().argsort(descending=True, stable=True)][:count].sort().values
+    best_first = top(scores, len(scores))
+    part = part[best_first]
+    by_part = part.argsort(stable=True)  # part after part, best first in each
+    sizes = torch.zeros_like(budgets).index_add(0, part, torch.ones_like(part))
+    first = sizes.cumsum(0) - sizes
+    rank = torch.empty_like(part)
+    rank[by_part] = torch.arange(len(part), device=part.device) - first[part[by_part]]
+    return best_first[places(rank < budgets[part], len(part))][:count].sort().values
 
 
 def one_hot(index: Int[Tensor, "M"], count: int) -> Float[Tensor, "M count"]:

@@ -90,7 +90,9 @@ class Reducer(ABC):
         if tokens.relevance is not None:
             return tokens.relevance.float()
         words = tokens.text() if tokens.text else tokens.features[:0]
-        self.need(len(words) > 0, "text (a prompt with words, or VisualTokens.relevance)", instead=instead)
+        self.need(
+            len(words) > 0, "text (words around the picture, or VisualTokens.relevance)", instead=instead
+        )
         return ops.relevance(tokens.embeddings(), words.detach(), inverted=False)
 
     def __str__(self) -> str:

@@ -14,8 +14,21 @@ METHODS = prumerge.names()
 BUDGETED = [name for name in METHODS if name != "none"]
 GRIDS = [(1, 24, 24), (1, 7, 9), (1, 9, 7), (2, 5, 6), (3, 1, 4)]
 TINY = [(1, 1, 1), (1, 1, 2), (1, 2, 1), (2, 1, 1)]
-EXTRA = {"prumerge": 1, "prumerge_plus": 1}
+EXTRA = {"prumerge": 1, "prumerge_plus": 1, "trim": 1}
 """Tokens on top of `keep`, as in the official code, while anything is left over."""
+
+
+def takes(name, grid):
+    """Whether a method can be asked for this grid: those that compare frames need two."""
+    return grid[0] > 1 or "frames" not in prumerge.make(name).needs
+
+
+def some_tokens(name, **changes):
+    """63 visual tokens that this method takes."""
+    return visual_tokens((1, 7, 9) if takes(name, (1, 7, 9)) else (3, 3, 7), **changes)
+
+
+ALL = [(name, grid) for name in METHODS for grid in GRIDS + TINY if takes(name, grid)]
 
 
 def check(reduction, tokens):
@@ -37,20 +50,19 @@ def check(reduction, tokens):
         assert (reduction.weights.abs().sum(1) > 0).all()
 
 
-@pytest.mark.parametrize("grid", GRIDS + TINY, ids=str)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("name", "grid"), ALL, ids=str)
 def test_a_method_works_as_it_comes(name, grid):
     tokens = visual_tokens(grid)
     check(prumerge.make(name)(tokens), tokens)
 
 
-@pytest.mark.parametrize("grid", GRIDS + TINY, ids=str)
-@pytest.mark.parametrize("name", BUDGETED)
+@pytest.mark.parametrize(("name", "grid"), [(name, grid) for name, grid in ALL if name != "none"], ids=str)
 def test_a_budget_is_met_exactly(name, grid):
     tokens = visual_tokens(grid)
     available = len(tokens)
+    least = available // grid[0] if name == "evs" else 1  # which always keeps the first frame
     for keep in {1, 2, 3, available // 3, available // 2, available - 1, available} & set(
-        range(1, available + 1)
+        range(least, available + 1)
     ):
         reduction = prumerge.make(f"{name}:keep={keep}")(tokens)
         assert len(reduction) == keep + (EXTRA.get(name, 0) if keep < available else 0)
@@ -60,9 +72,9 @@ def test_a_budget_is_met_exactly(name, grid):
 @pytest.mark.parametrize("share", [0.01, 1 / 18, 0.25, 0.5, 0.99])
 @pytest.mark.parametrize("name", BUDGETED)
 def test_a_share_is_rounded_down_to_one_token_at_least(name, share):
-    tokens = visual_tokens((1, 7, 9))
-    reduction = prumerge.make(f"{name}:keep={share}")(tokens)
-    assert len(reduction) == max(1, math.floor(share * 63)) + EXTRA.get(name, 0)
+    reduction = prumerge.make(f"{name}:keep={share}")(some_tokens(name))
+    least = 21 if name == "evs" else 1  # which always keeps the first of three frames
+    assert len(reduction) == max(least, math.floor(share * 63)) + EXTRA.get(name, 0)
 
 
 def test_a_share_that_is_a_whole_number_of_tokens_loses_none_to_rounding():
@@ -73,19 +85,19 @@ def test_a_share_that_is_a_whole_number_of_tokens_loses_none_to_rounding():
 @pytest.mark.parametrize("name", BUDGETED)
 def test_more_than_there_is_cannot_be_kept(name):
     with pytest.raises(ValueError, match="more than the 63 visual tokens of this image; ask for at most 63"):
-        prumerge.make(f"{name}:keep=64")(visual_tokens((1, 7, 9)))
+        prumerge.make(f"{name}:keep=64")(some_tokens(name))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", METHODS)
 def test_half_precision_features_stay_so(name, dtype):
-    tokens = visual_tokens((1, 7, 9), dtype=dtype)
+    tokens = some_tokens(name, dtype=dtype)
     check(prumerge.make(name)(tokens), tokens)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_same_picture_is_reduced_alike_every_time(name):
-    reducer, tokens = prumerge.make(name), visual_tokens((1, 7, 9))
+    reducer, tokens = prumerge.make(name), some_tokens(name)
     one, other = reducer(tokens), reducer(tokens)
     assert torch.equal(one.index, other.index)
     assert torch.equal(one.apply(tokens), other.apply(tokens))
@@ -93,7 +105,7 @@ def test_the_same_picture_is_reduced_alike_every_time(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_leaves_its_input_and_the_random_state_alone(name):
-    tokens = visual_tokens((1, 7, 9))
+    tokens = some_tokens(name)
     before = {
         field.name: value.clone()
         for field in fields(tokens)
@@ -105,8 +117,7 @@ def test_a_method_leaves_its_input_and_the_random_state_alone(name):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("grid", GRIDS + TINY, ids=str)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("name", "grid"), ALL, ids=str)
 def test_flat_attention_is_no_trouble(name, grid):
     tokens = visual_tokens(grid, peak=0)
     check(prumerge.make(name)(tokens), tokens)
@@ -114,7 +125,7 @@ def test_flat_attention_is_no_trouble(name, grid):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_an_empty_picture_is_no_trouble(name):
-    tokens = visual_tokens((1, 7, 9))
+    tokens = some_tokens(name)
     tokens = replace(
         tokens,
         features=torch.zeros_like(tokens.features),
@@ -125,15 +136,19 @@ def test_an_empty_picture_is_no_trouble(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_tower_without_a_class_token_is_no_trouble(name):
-    tokens = visual_tokens((1, 7, 9))
+def test_a_tower_without_a_class_token_is_no_trouble_or_the_way_out_is_named(name):
+    tokens, reducer = some_tokens(name), prumerge.make(name)
     tokens = replace(tokens, queries=tokens.keys.flip(0), class_key=None, class_feature=None)
-    check(prumerge.make(name)(tokens), tokens)
+    if "class token" not in reducer.needs:
+        return check(reducer(tokens), tokens)
+    with pytest.raises(ValueError, match=f"{name} needs a class token; without, use for example") as error:
+        reducer(tokens)
+    check(way_out(error)(tokens), tokens)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_gradients_reach_the_features(name):
-    tokens = visual_tokens((1, 7, 9))
+    tokens = some_tokens(name)
     tokens.features.requires_grad_()
     prumerge.make(name)(tokens).apply(tokens).sum().backward()
     assert tokens.features.grad.abs().sum() > 0
@@ -141,8 +156,33 @@ def test_gradients_reach_the_features(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_adaptive_methods_and_only_they_choose_a_count_by_the_picture(name):
-    counts = {len(prumerge.make(name)(visual_tokens((1, 12, 12), seed=seed))) for seed in range(8)}
+    grid = (1 if takes(name, (1, 12, 12)) else 2, 12, 12)
+    counts = {len(prumerge.make(name)(visual_tokens(grid, seed=seed))) for seed in range(8)}
     assert (len(counts) > 1) == prumerge.make(name).adaptive
+
+
+def way_out(error):
+    """The method that a message names."""
+    return prumerge.make(str(error.value).rpartition(" ")[2])
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if "text" in prumerge.make(name).needs])
+def test_a_method_that_reads_the_text_says_what_to_do_without(name):
+    tokens = replace(visual_tokens((1, 7, 9)), relevance=None)
+    with pytest.raises(ValueError, match=f"{name} needs text .* without, use for example") as error:
+        prumerge.make(name)(tokens)
+    check(way_out(error)(tokens), tokens)
+    no_words = replace(tokens, text=lambda: torch.zeros(0, 16))
+    with pytest.raises(ValueError, match=f"{name} needs text"):
+        prumerge.make(name)(no_words)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if "frames" in prumerge.make(name).needs])
+def test_a_method_that_compares_frames_says_what_to_do_with_a_picture(name):
+    tokens = visual_tokens((1, 7, 9))
+    with pytest.raises(ValueError, match=f"{name} needs the frames of a video .* use for example") as error:
+        prumerge.make(name)(tokens)
+    check(way_out(error)(tokens), tokens)
 
 
 # attention
