@@ -39,14 +39,13 @@ class VisPruner(FrameByFrame):
             raise ValueError(f"{self}: step must be at least 1")
 
     def choose(self, tokens: VisualTokens, count: int) -> Reduction:
-        ranked = ops.top(tokens.attention(), len(tokens))
-        important, rest = ranked.split(
-            [int(count * self.important), len(tokens) - int(count * self.important)]
-        )
+        ranked, by_attention = ops.top(tokens.attention(), len(tokens)), int(count * self.important)
+        important, rest = ranked[:by_attention], ranked[by_attention:]
+        diverse = count - by_attention
         similarity = ops.cosines(tokens.features)
-        while surplus := len(rest) - (count - len(important)):
+        while diverse and len(rest) > diverse:
             candidates, others = rest[::2], rest[1::2]
             duplicate = similarity[candidates][:, others].amax(dim=1)
-            removed = min(self.step, surplus, len(candidates))
+            removed = min(self.step, len(rest) - diverse, len(candidates))
             rest = torch.cat([candidates[ops.top(duplicate, len(candidates))][removed:], others])
-        return Reduction(torch.cat([important, rest]).sort().values)
+        return Reduction(torch.cat([important, rest[:diverse]]).sort().values)
