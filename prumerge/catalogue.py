@@ -90,10 +90,19 @@ def name_of(module: str, kind: str) -> str:
 def entry(name: str) -> Entry:
     """The description of one method."""
     if name in built_in():
-        kind = _dataclass(_FOLDER / f"{name}.py")
-    else:
-        point = added()[name]
-        kind = _dataclass(_source(point.module), point.attr)
+        return _described(name, _dataclass(_FOLDER / f"{name}.py"))
+    point = added()[name]
+    try:
+        return _described(name, _dataclass(_source(point.module), point.attr))
+    except (OSError, SyntaxError, ValueError):
+        package = point.dist.name if point.dist else point.module
+        text = f"A method of the package {package}, whose source cannot be read."
+        return Entry(
+            name, text, text, "", "", "", training_free=False, adaptive=False, video=False, options=()
+        )
+
+
+def _described(name: str, kind: ast.ClassDef) -> Entry:
     text = ast.get_docstring(kind) or ""
     members = _members(kind)
     facts = {field.name for field in fields(Entry)}
@@ -131,18 +140,20 @@ _BASES = {
 
 
 def _dataclass(path: Path, name: str | None = None) -> ast.ClassDef:
-    """The class of that name in a file, or else its first dataclass."""
+    """The class of that name in a file, or else its first dataclass; ValueError if there is none."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    kinds = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    return next(kind for kind in kinds if (kind.name == name if name else kind.decorator_list))
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and (node.name == name if name else node.decorator_list):
+            return node
+    raise ValueError(f"there is no class {name} in {path}")
 
 
 def _source(module: str) -> Path:
-    """The file of another package's module, found without importing anything."""
+    """The file of another package's module, found without importing anything; ValueError if there is none."""
     top, *rest = module.split(".")
     found = find_spec(top)
     if found is None or found.origin is None:
-        raise ValueError(f"the package {top!r}, which adds a method to prumerge, cannot be found")
+        raise ValueError(f"there is no package {top}")
     if not found.submodule_search_locations:
         return Path(found.origin)
     path = Path(found.submodule_search_locations[0], *rest)

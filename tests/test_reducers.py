@@ -7,8 +7,10 @@ import pytest
 import torch
 from builders import visual_tokens
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import prumerge
+from prumerge import ops
 
 METHODS = prumerge.names()
 BUDGETED = [name for name in METHODS if name != "none"]
@@ -185,6 +187,28 @@ def test_a_method_that_compares_frames_says_what_to_do_with_a_picture(name):
     check(way_out(error)(tokens), tokens)
 
 
+class Largest(TorchDispatchMode):
+    """The number of elements of the largest tensor that is made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for value in made if isinstance(made, (tuple, list)) else [made]:
+            if isinstance(value, torch.Tensor):
+                self.elements = max(self.elements, value.numel())
+        return made
+
+
+@pytest.mark.parametrize("name", BUDGETED)
+def test_no_method_compares_all_tokens_of_a_video_with_each_other(name):
+    tokens = visual_tokens((32, 16, 32), channels=8)
+    with Largest() as largest:
+        reduction = prumerge.make(f"{name}:keep={512 if name == 'evs' else 160}")(tokens)
+    check(reduction, tokens)
+    assert largest.elements < len(tokens) ** 2 / 16
+
+
 # attention
 
 
@@ -226,6 +250,48 @@ def test_a_batch_axis_of_one_is_dropped():
     assert torch.equal(tokens.class_key, -states[0, 0])
     assert torch.equal(tokens.class_feature, features[0, 0])
     assert tokens.relevance.shape == (6,)
+
+
+@pytest.mark.parametrize("split_heads", [True, False])
+@pytest.mark.parametrize("class_token", [True, False])
+def test_frames_with_class_tokens_of_their_own_attend_apart(class_token, split_heads):
+    tokens = visual_tokens((3, 4, 5), class_tokens=3)
+    if not class_token:
+        tokens = replace(tokens, queries=tokens.keys.flip(0), class_key=None, class_feature=None)
+    apart = [frame.attention(split_heads=split_heads) for frame in tokens.frames()]
+    torch.testing.assert_close(tokens.attention(split_heads=split_heads), torch.cat(apart))
+
+
+@pytest.mark.parametrize("class_tokens", [1, 3])
+def test_frames_are_pictures_of_their_own(class_tokens):
+    tokens = visual_tokens((3, 4, 5), class_tokens=class_tokens)
+    frames = tokens.frames()
+    assert [frame.grid for frame in frames] == [(1, 4, 5)] * 3
+    for name in ("features", "keys", "relevance"):
+        assert torch.equal(torch.cat([getattr(frame, name) for frame in frames]), getattr(tokens, name))
+    assert frames[2].queries.shape == (1, 8)
+    assert torch.equal(frames[2].class_key, tokens.class_key[2] if class_tokens > 1 else tokens.class_key)
+    [picture] = visual_tokens((1, 4, 5)).frames()
+    assert torch.equal(picture.features, visual_tokens((1, 4, 5)).features)
+
+
+def test_tokens_without_relevance_have_frames_without():
+    assert [x.relevance for x in replace(visual_tokens((2, 4, 5)), relevance=None).frames()] == [None, None]
+
+
+def test_a_leading_axis_holds_frames():
+    features, states = torch.randn(2, 7, 4), torch.randn(2, 7, 6)
+    tokens = prumerge.VisualTokens.from_class_sequence(features, states, -states, heads=2, grid=(2, 2, 3))
+    assert torch.equal(tokens.features, features[:, 1:].reshape(12, 4))
+    assert torch.equal(tokens.queries, states[:, 0])
+    assert torch.equal(tokens.class_key, -states[:, 0])
+    assert torch.equal(tokens.frames()[1].class_feature, features[1, 0])
+
+
+def test_as_many_class_tokens_as_frames():
+    states = torch.randn(2, 7, 6)
+    with pytest.raises(ValueError, match="2 class tokens do not fit 4 frames"):
+        prumerge.VisualTokens.from_class_sequence(states, states, states, heads=2, grid=(4, 1, 3))
 
 
 # each method
@@ -326,3 +392,104 @@ def test_a_budget_of_prumerge_plus_is_half_important_and_half_even():
     gaps = index[21:].diff()
     assert (gaps > 0).all()
     assert int(gaps.max()) < 144 / 20 * 2.5
+
+
+# methods of other papers
+
+
+def test_visionzip_keeps_the_class_token_as_the_last_column_and_first_row():
+    tokens = visual_tokens((1, 7, 9))
+    reduction = prumerge.make("visionzip:keep=12")(tokens)
+    assert reduction.weights.shape == (12, 64)
+    assert reduction.weights[0].nonzero().tolist() == [[63]]
+    assert torch.equal(reduction.apply(tokens)[0], tokens.class_feature)
+    without = prumerge.make("visionzip:keep=12,class_token=off")(tokens)
+    assert without.weights.shape == (12, 63)
+
+
+def test_visionzip_in_a_video_keeps_the_class_token_of_each_frame():
+    tokens = visual_tokens((3, 4, 5), class_tokens=3)
+    reduced = prumerge.make("visionzip:keep=30")(tokens).apply(tokens)
+    assert torch.equal(reduced[::10], tokens.class_feature)
+
+
+def test_visionzip_without_a_class_token_keeps_a_patch_more():
+    tokens = visual_tokens((1, 7, 9))
+    tokens = replace(tokens, queries=tokens.keys.flip(0), class_key=None, class_feature=None)
+    assert prumerge.make("visionzip:keep=12,contextual=2")(tokens).weights.shape == (12, 63)
+    with pytest.raises(
+        ValueError, match=r"needs a class token; .* use for example visionzip:class_token=off$"
+    ):
+        prumerge.make("visionzip:class_token=on")(tokens)
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, 0), (5, 4), (10, 9)])
+def test_visionzip_cuts_contextual_tokens_that_do_not_fit(keep, left):
+    tokens = visual_tokens((1, 7, 9))
+    with pytest.warns(UserWarning, match=f"{keep} tokens hold no 10 contextual ones"):
+        reduction = prumerge.make(f"visionzip:keep={keep},contextual=10")(tokens)
+    assert len(reduction) == keep
+    assert int((reduction.weights.count_nonzero(dim=1) > 1).sum()) == left
+    check(reduction, tokens)
+
+
+def test_visionzip_merges_all_that_is_left_over():
+    weights = prumerge.make("visionzip:keep=12")(visual_tokens((1, 7, 9))).weights
+    assert (weights.sum(0) > 0).all()
+
+
+def test_evs_raises_a_count_below_the_first_frame_to_it():
+    tokens = visual_tokens((3, 4, 5))
+    with pytest.warns(UserWarning, match="evs:keep=7: the whole first frame stays, 20 tokens"):
+        assert prumerge.make("evs:keep=7")(tokens).index.tolist() == list(range(20))
+    assert prumerge.make("evs:keep=0.1")(tokens).index.tolist() == list(range(20))
+
+
+def test_evs_keeps_what_changes():
+    tokens = visual_tokens((3, 4, 5))
+    still = tokens.features[:20].repeat(3, 1)
+    still[47] = -still[47]
+    assert prumerge.make("evs:keep=21")(replace(tokens, features=still)).index.tolist() == [*range(20), 47]
+
+
+def test_vidcom2_gives_the_unusual_frame_more():
+    tokens = visual_tokens((4, 4, 5))
+    features = tokens.features[:20].repeat(4, 1)
+    features[40:60] = tokens.features[40:60].flip(1)
+    kept = prumerge.make("vidcom2:keep=32")(replace(tokens, features=features)).index // 20
+    counts = kept.bincount(minlength=4).tolist()
+    assert counts[2] > max(counts[0], counts[1], counts[3])
+
+
+def test_hired_takes_the_layout_of_tiles():
+    tokens = visual_tokens((5, 4, 4), class_tokens=5)
+    corner = torch.zeros(16)
+    corner[[2, 3, 6, 7]] = 5.0  # the class token of the whole looks at its upper right corner
+    keys = tokens.keys.clone()
+    keys[:16] = corner[:, None] * tokens.queries[0] / tokens.queries[0].norm()
+    kept = prumerge.make("hired:keep=16,tiles=2x2,alpha=0.75")(replace(tokens, keys=keys)).index // 16
+    assert kept.bincount(minlength=5).tolist() == [12, 0, 4, 0, 0]
+    with pytest.raises(ValueError, match="6 tiles do not fit the 4 sub-images"):
+        prumerge.make("hired:tiles=2x3")(tokens)
+
+
+@pytest.mark.parametrize("name", ["divprune", "cdpruner", "dart"])
+def test_some_methods_compare_what_the_language_model_would_read(name):
+    tokens = visual_tokens((1, 7, 9))
+    other = torch.randn(16, 24, generator=torch.Generator().manual_seed(1)).relu()
+    projected = replace(tokens, embed=lambda features: features.relu() @ other)
+    behind = replace(tokens, features=tokens.features.relu() @ other, class_feature=None)
+    method = prumerge.make(f"{name}:keep=9")
+    assert torch.equal(method(projected).index, method(behind).index)
+    assert not torch.equal(method(projected).index, method(tokens).index)
+
+
+@pytest.mark.parametrize("name", ["cdpruner", "trim"])
+def test_relevance_comes_from_embeddings_of_the_words_where_none_is_given(name):
+    tokens = visual_tokens((1, 7, 9))
+    words = torch.randn(3, 16, generator=torch.Generator().manual_seed(1))
+    asked = replace(tokens, relevance=None, text=lambda: words)
+    told = replace(tokens, relevance=ops.relevance(tokens.features, words, inverted=False))
+    method = prumerge.make(f"{name}:keep=9")
+    assert torch.equal(method(asked).index, method(told).index)
+    assert not torch.equal(method(asked).index, method(tokens).index)
