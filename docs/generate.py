@@ -181,6 +181,29 @@ def speed() -> str:
     return "\n".join([*rows, "", f"Medians of interleaved rounds on {machine}."])
 
 
+def selection() -> str:
+    """What choosing costs, beside encoding the picture."""
+    result = _result("methods")
+    machine, tokens = result["machine"], " x ".join(map(str, result["tokens"]))
+    projector = (
+        f"{result['projector_ms']:.0f} ms, {result['projector_ms'] / result['encode_ms']:.1%} of encoding"
+    )
+    rows = ["| method | ms | share of encoding | projects all first |", "|---|---:|---:|---|"]
+    for name, one in result["methods"].items():
+        projects = "yes" if one["projects_all"] else ""
+        rows.append(f"| `{name}` | {one['ms']:.2f} | {one['share_of_encode']:.2%} | {projects} |")
+    frames = ", ".join(f"`{name}` {ms:.0f} ms" for name, ms in result["video_ms"].items())
+    text = f"""
+{tokens} visual tokens, {result["kept"]} kept; medians of {result["rounds"]} interleaved rounds on
+{machine["processor"]}, {machine["threads"]} threads, {result["date"]}. Encoding is CLIP ViT-L/14-336,
+{result["encode_ms"]:.0f} ms. Methods that compare what the language model would read project all patches
+first, as their official code does; that comes on top: {projector}.
+DivPrune takes {result["direct_over_divprune"]:.1f} x as long when it recomputes its distances at every step.
+
+A video of {result["video_tokens"]} tokens in 32 frames, a tenth kept: {frames}."""
+    return "\n".join(rows) + "\n" + text
+
+
 def differences() -> str:
     """The options in which the paper's text and its official code differ."""
     rows = ["| option | meaning |", "|---|---|"]
@@ -204,6 +227,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         large_objects,
         tables,
         speed,
+        selection,
         differences,
     )
 }

@@ -89,8 +89,8 @@ def absorb(
 
 
 def cosines(vectors: Float[Tensor, "N C"]) -> Float[Tensor, "N N"]:
-    """The cosine of every pair, in float32; of a zero vector with anything 0."""
-    directions = normalize(vectors.float(), dim=-1)
+    """The cosine of every pair, in float32, without gradients; of a zero vector with anything 0."""
+    directions = normalize(vectors.detach().float(), dim=-1)
     return directions @ directions.T
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from prumerge import ops
 from prumerge.frames import FrameByFrame
@@ -28,13 +29,15 @@ class Scope(FrameByFrame):
     """How much saliency counts: the exponent of attention; 0 is coverage alone."""
 
     def choose(self, tokens: VisualTokens, count: int) -> Reduction:
-        saliency = tokens.attention() ** self.alpha
+        saliency = tokens.attention().detach() ** self.alpha
         similarity = ops.cosines(tokens.features)
-        covered = torch.zeros_like(saliency)
-        chosen = torch.zeros(0, dtype=torch.long, device=covered.device)
+        covered, bar = torch.zeros_like(saliency), torch.zeros_like(saliency)
+        more = torch.empty_like(similarity)
+        chosen: list[Tensor] = []
         for _ in range(count):
-            gain = (similarity - covered).relu().sum(dim=1) * saliency
-            best = gain.index_fill(0, chosen, -torch.inf).argmax(dim=0)
-            chosen = ops.append(chosen, best)
-            covered = torch.maximum(covered, similarity.index_select(0, chosen[-1:])[0])
-        return Reduction(chosen.sort().values)
+            gain = torch.sub(similarity, covered, out=more).relu_().sum(dim=1) * saliency + bar
+            best = gain.argmax(dim=0, keepdim=True)
+            chosen.append(best)
+            bar.index_fill_(0, best, -torch.inf)
+            covered = torch.maximum(covered, similarity.index_select(0, best)[0])
+        return Reduction(torch.cat(chosen).sort().values)
