@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+Layer: TypeAlias = Literal["first", "writer"]
+Scores: TypeAlias = tuple[Float[Tensor, "Q D"], Float[Tensor, "N D"], Float[Tensor, "*frames D"] | None]
+"""Queries, keys and the class token's key of one layer."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class VisualTokens:
     """Frames, rows, columns; their product is N, and tokens are in raster order."""
 
     keys: Float[Tensor, "N D"]
-    """Keys of the scoring layer: the vision layer that reads `features`."""
+    """Keys of the scoring layer: the vision layer that reads `features` (see `scored_by` for others)."""
 
     queries: Float[Tensor, "Q D"]
     """Queries of the scoring layer whose attention scores the patches: the class token's, or every
@@ -39,6 +45,9 @@ class VisualTokens:
     class_feature: Float[Tensor, "*frames C"] | None = None
     relevance: Float[Tensor, "N"] | None = None
     """How well each patch matches the prompt, 0 to 1 (see `ops.relevance`); None: from `embed` and `text`."""
+
+    elsewhere: Callable[[Layer], Scores] | None = None
+    """Queries, keys and class key of another layer, computed when a method asks (`scored_by`)."""
 
     embed: Callable[[Tensor], Tensor] | None = None
     """Features [M, C] to what the language model reads [M, H]: the projector; None: they are that already."""
@@ -113,6 +122,16 @@ class VisualTokens:
             return self.grid[0]
         return len(self.class_key) if self.class_key.ndim == 2 else 1
 
+    def scored_by(self, layer: Layer) -> VisualTokens:
+        """The same patches with queries and keys of another layer: the vision tower's `first`, or the
+        `writer` of the features, whose attention most papers take; of the scoring layer where the encoder
+        gave no other.
+        """
+        if self.elsewhere is None:
+            return self
+        queries, keys, class_key = self.elsewhere(layer)
+        return replace(self, queries=queries, keys=keys, class_key=class_key, elsewhere=None)
+
     @torch.no_grad()
     def embeddings(self) -> Float[Tensor, "N H"]:
         """The patches as the language model would read them without reduction, to compare them; float32."""
@@ -128,6 +147,10 @@ class VisualTokens:
             if class_token is None or class_token.ndim == 1:
                 return [class_token] * count
             return class_token.unbind()
+
+        def elsewhere(number: int, layer: Layer) -> Scores:
+            frame = self.scored_by(layer).frames()[number]
+            return frame.queries, frame.keys, frame.class_key
 
         queries = [self.queries] * count if len(self.queries) == 1 else self.queries.chunk(count)
         relevance = [None] * count if self.relevance is None else self.relevance.chunk(count)
@@ -150,8 +173,9 @@ class VisualTokens:
                 class_key=class_key,
                 class_feature=class_feature,
                 relevance=relevance,
+                elsewhere=partial(elsewhere, number) if self.elsewhere else None,
             )
-            for features, keys, queries, class_key, class_feature, relevance in shares
+            for number, (features, keys, queries, class_key, class_feature, relevance) in enumerate(shares)
         ]
 
 

@@ -275,6 +275,14 @@ def test_frames_are_pictures_of_their_own(class_tokens):
     assert torch.equal(picture.features, visual_tokens((1, 4, 5)).features)
 
 
+def test_frames_have_their_share_of_other_layers():
+    tokens, other = visual_tokens((3, 4, 5), class_tokens=3), visual_tokens((3, 4, 5), seed=1, class_tokens=3)
+    tokens = replace(tokens, elsewhere=lambda layer: (other.queries, other.keys, other.class_key))
+    attention = torch.cat([frame.scored_by("writer").attention() for frame in tokens.frames()])
+    torch.testing.assert_close(attention, other.attention())
+    torch.testing.assert_close(attention, tokens.scored_by("first").attention())
+
+
 def test_tokens_without_relevance_have_frames_without():
     assert [x.relevance for x in replace(visual_tokens((2, 4, 5)), relevance=None).frames()] == [None, None]
 

@@ -620,3 +620,31 @@ def test_the_class_token_that_visionzip_keeps_goes_through_the_projector(model):
     [tokens] = splice.encode(model, inputs)
     [features] = features_of(reduced(model, inputs, "visionzip:keep=5"))
     torch.testing.assert_close(features[0], model.model.multi_modal_projector(tokens.class_feature))
+
+
+@pytest.mark.parametrize("layer", [-1, -2, -3, 1])
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_attention_is_that_of_the_layer_a_paper_names(kind, layer):
+    model, inputs = llava(kind, layer=layer), prompt([5, PICTURE], [6, PICTURE])
+    tower = model.model.vision_tower
+    tower.set_attn_implementation("eager")
+    with torch.no_grad():
+        attentions = tower(inputs["pixel_values"], output_attentions=True).attentions
+    writer = range(4)[layer] - 1  # hidden state 0 is what the first of the three layers reads
+    for number, tokens in enumerate(splice.encode(model, inputs)):
+        for name, depth in (("writer", writer), ("first", 0)):
+            received = attentions[depth][number].mean(0)  # over heads
+            expected = received[0, 1:] if kind == "clip" else received.mean(0)
+            torch.testing.assert_close(tokens.scored_by(name).attention(), expected, atol=1e-5, rtol=1e-4)
+        reader = attentions[min(writer + 1, 2)][number].mean(0)
+        expected = reader[0, 1:] if kind == "clip" else reader.mean(0)
+        torch.testing.assert_close(tokens.attention(), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["visionzip", "vispruner", "scope", "fastervlm", "holov", "hired"])
+def test_some_papers_take_the_layer_that_wrote_the_features(model, name):
+    [tokens] = splice.encode(model, prompt([5, PICTURE], side=56))
+    method = prumerge.make(f"{name}:keep=5")
+    written = method(tokens.scored_by("writer"))
+    assert torch.equal(method(tokens).index, written.index)
+    assert not torch.equal(tokens.attention(), tokens.scored_by("writer").attention())

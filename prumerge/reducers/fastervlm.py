@@ -23,4 +23,4 @@ class FasterVLM(FrameByFrame):
 
     def choose(self, tokens: VisualTokens, count: int) -> Reduction:
         self.need(tokens.class_key is not None, "a class token", instead="topk")
-        return Reduction(ops.top(tokens.attention(), count).sort().values)
+        return Reduction(ops.top(tokens.scored_by("writer").attention(), count).sort().values)

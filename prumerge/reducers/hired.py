@@ -15,9 +15,9 @@ class HiRED(Reducer):
 
     The first tile (frame) is the whole picture, the others are its sub-images. The whole gets alpha of the
     budget; of the rest each sub-image gets as much as its area holds of the patches, 1 - alpha of all, that
-    the class token attends to most in the whole. A single tile keeps its highest attention. The official code
-    (https://github.com/hasanar1f/HiRED) divides by the attention of the first layer; here the scoring layer
-    does both.
+    the class token attends to most in the whole. A single tile keeps its highest attention. The budget is
+    divided by the first layer's attention, patches are chosen by that of the layer that wrote the features.
+    Official code: https://github.com/hasanar1f/HiRED.
     """
 
     paper = "https://arxiv.org/abs/2408.10945"
@@ -42,7 +42,8 @@ class HiRED(Reducer):
 
     def __call__(self, tokens: VisualTokens) -> Reduction:
         self.need(tokens.class_key is not None, "a class token", instead="vispruner")
-        (tiles, rows, columns), count, attention = tokens.grid, self.count(len(tokens)), tokens.attention()
+        (tiles, rows, columns), count = tokens.grid, self.count(len(tokens))
+        attention = tokens.scored_by("writer").attention()
         size, parts = rows * columns, tiles - 1
         if not parts:
             return Reduction(ops.top(attention, count).sort().values)
@@ -53,7 +54,7 @@ class HiRED(Reducer):
         if areas != parts:
             raise ValueError(f"{self}: {areas} tiles do not fit the {parts} sub-images of this picture")
         whole = max(min(int(count * self.alpha), size), count - parts * size)
-        content = ops.top(attention[:size], int(size * (1 - self.alpha)))
+        content = ops.top(tokens.scored_by("first").attention()[:size], int(size * (1 - self.alpha)))
         shares = ops.members(area[content], parts).sum(dim=1)
         budgets = torch.cat([area.new_full((1,), whole), ops.allot(count - whole, shares)])
         return Reduction(ops.best_of_each(attention, place // size, budgets, count))

@@ -35,7 +35,7 @@ class HoloV(FrameByFrame):
             raise ValueError(f"{self}: crops must be at least 1")
 
     def choose(self, tokens: VisualTokens, count: int) -> Reduction:
-        attention, crops = tokens.attention(), min(self.crops, len(tokens))
+        attention, crops = tokens.scored_by("writer").attention(), min(self.crops, len(tokens))
         sizes = torch.full((crops,), len(tokens) // crops, device=attention.device)
         sizes[: len(tokens) % crops] += 1
         crop = torch.arange(crops, device=attention.device).repeat_interleave(sizes, output_size=len(tokens))

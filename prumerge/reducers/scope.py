@@ -29,7 +29,7 @@ class Scope(FrameByFrame):
     """How much saliency counts: the exponent of attention; 0 is coverage alone."""
 
     def choose(self, tokens: VisualTokens, count: int) -> Reduction:
-        saliency = tokens.attention().detach() ** self.alpha
+        saliency = tokens.scored_by("writer").attention().detach() ** self.alpha
         similarity = ops.cosines(tokens.features)
         covered, bar = torch.zeros_like(saliency), torch.zeros_like(saliency)
         more = torch.empty_like(similarity)

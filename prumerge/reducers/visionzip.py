@@ -48,6 +48,7 @@ class VisionZip(FrameByFrame):
         if contextual > count - class_rows:
             warnings.warn(f"{self}: {count} tokens hold no {contextual} contextual ones", stacklevel=2)
             contextual = count - class_rows
+        tokens = tokens.scored_by("writer")
         attention, available = tokens.attention(), len(tokens)
 
         dominant = ops.top(attention, count - contextual - class_rows).sort().values

@@ -39,7 +39,8 @@ class VisPruner(FrameByFrame):
             raise ValueError(f"{self}: step must be at least 1")
 
     def choose(self, tokens: VisualTokens, count: int) -> Reduction:
-        ranked, by_attention = ops.top(tokens.attention(), len(tokens)), int(count * self.important)
+        attention, by_attention = tokens.scored_by("writer").attention(), int(count * self.important)
+        ranked = ops.top(attention, len(tokens))
         important, rest = ranked[:by_attention], ranked[by_attention:]
         diverse = count - by_attention
         similarity = ops.cosines(tokens.features)
