@@ -316,6 +316,20 @@ def test_mixed_precision_decides_in_full_precision(model):
         assert torch.equal(reduction.weights, again.weights)
 
 
+@pytest.mark.parametrize("spec", ["divprune:keep=5", "cdpruner:keep=5", "visionzip:keep=5", "scope:keep=5"])
+def test_methods_that_read_more_than_features_work_in_mixed_precision(model, spec):
+    inputs = with_labels(prompt(*ROWS))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(**prumerge.reduce(model, inputs, spec)).loss.backward()
+    assert model.model.multi_modal_projector.linear_1.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("spec", ["divprune:keep=5", "cdpruner:keep=5", "visionzip:keep=5", "trim"])
+def test_methods_that_read_more_than_features_work_in_half_precision(spec):
+    model, inputs = llava(dtype=torch.bfloat16), prompt(*ROWS)
+    assert logits_of(model, reduced(model, inputs, spec)).isfinite().all()
+
+
 def test_nothing_is_recorded_for_gradients_under_no_grad(model):
     assert not any(
         features.requires_grad for features in features_of(reduced(model, prompt(*ROWS), "prumerge"))

@@ -54,11 +54,8 @@ def _greedy_map(kernel: Float[Tensor, "N N"], count: int) -> Int[Tensor, "count"
     for step in range(count):
         best = gain.argmax(dim=0, keepdim=True)
         chosen.append(best)
-        own, explained = (
-            gain.index_select(0, best),
-            components[:step].index_select(1, best).T @ components[:step],
-        )
-        residual = (kernel.index_select(0, best) - explained)[0]
+        own, earlier = gain.index_select(0, best), components[:step]
+        residual = (kernel.index_select(0, best) - earlier.index_select(1, best).T @ earlier)[0]
         # Beyond the kernel's rank nothing is gained but rounding errors.
         component = torch.where(own > nothing, residual / own.clamp_min(nothing).sqrt(), 0)
         components[step] = component
