@@ -2,7 +2,8 @@
 of the time in which CLIP ViT-L/14-336 (random weights) encodes the picture.
 
 Features, keys and queries are the tower's own for a random picture. Methods that compare what the language
-model would read put all patches through the projector (an MLP to 4096) first; that time is measured apart.
+model would read put all patches through the projector (an MLP to 4096) first, and those that take the
+attention of the layer that wrote the features compute its keys again; both are measured apart, once.
 For DivPrune also a direct re-selection that recomputes the distances to the chosen tokens at every step; and
 a video of 16384 tokens in 32 frames.
 
@@ -20,6 +21,7 @@ from encoder import vision_side
 from measure import DEVICE, rounds, save
 
 import prumerge
+from prumerge import vision
 from prumerge.catalogue import built_in, entry
 from prumerge.models import llava
 
@@ -72,6 +74,7 @@ def main() -> None:
 
     with torch.inference_mode():
         [encoded] = llava.encode(base, {"pixel_values": pixels})
+        tower = vision.encode(base.vision_tower, pixels, -2)
         tokens = replace(encoded, relevance=torch.rand(len(encoded), device=DEVICE))
         assert torch.equal(methods["divprune"](tokens).index, directly(tokens))
         projecting = {name for name, method in methods.items() if projects(method, tokens)}
@@ -79,6 +82,7 @@ def main() -> None:
             {
                 "encode_ms": lambda: llava.encode(base, {"pixel_values": pixels}),
                 "projector_ms": lambda: llava.project(base, [tokens.features]),
+                "other_layer_ms": lambda: tower.scores_of("writer"),
             },
             count=few,
         )

@@ -198,6 +198,7 @@ def selection() -> str:
 {machine["processor"]}, {machine["threads"]} threads, {result["date"]}. Encoding is CLIP ViT-L/14-336,
 {result["encode_ms"]:.0f} ms. Methods that compare what the language model would read project all patches
 first, as their official code does; that comes on top: {projector}.
+The keys of another layer, for methods that take its attention, are {result["other_layer_ms"]:.0f} ms more.
 DivPrune takes {result["direct_over_divprune"]:.1f} x as long when it recomputes its distances at every step.
 
 A video of {result["video_tokens"]} tokens in 32 frames, a tenth kept: {frames}."""
