@@ -25,7 +25,7 @@ from roofline_tables import (
 )
 from typer.testing import CliRunner
 
-from prumerge.catalogue import entries, entry
+from prumerge.catalogue import FACTS, built_in, entry
 from prumerge.cli import app
 from prumerge.evaluate.report import MEASURES
 from prumerge.models import families
@@ -38,17 +38,17 @@ DOCUMENTS = [
 
 
 def methods() -> str:
-    rows = ["| method | what it does | reads | adaptive |", "|---|---|---|---|"]
-    for one in entries():
+    rows = [f"| method | what it does | {' | '.join(FACTS[1:])} |", "|---|---|" + "---|" * len(FACTS[1:])]
+    for one in (entry(name) for name in built_in()):
         name = f"[`{one.name}`]({one.paper})" if one.paper else f"`{one.name}`"
-        rows.append(f"| {name} | {one.summary} | {one.needs} | {'yes' if one.adaptive else ''} |")
+        rows.append(f"| {name} | {one.summary} | {' | '.join(one.facts()[1:])} |")
     return "\n".join(rows)
 
 
 def options() -> str:
     """Every method with its options."""
     parts = []
-    for one in entries():
+    for one in (entry(name) for name in built_in()):
         rows = [
             f"## {one.name}",
             "",
@@ -218,6 +218,30 @@ def speed() -> str:
     return "\n".join([*rows, "", f"Medians of interleaved rounds on {machine}."])
 
 
+def selection() -> str:
+    """What choosing costs, beside encoding the picture."""
+    result = _result("methods")
+    machine, tokens = result["machine"], " x ".join(map(str, result["tokens"]))
+    projector = (
+        f"{result['projector_ms']:.0f} ms, {result['projector_ms'] / result['encode_ms']:.1%} of encoding"
+    )
+    rows = ["| method | ms | share of encoding | projects all first |", "|---|---:|---:|---|"]
+    for name, one in result["methods"].items():
+        projects = "yes" if one["projects_all"] else ""
+        rows.append(f"| `{name}` | {one['ms']:.2f} | {one['share_of_encode']:.2%} | {projects} |")
+    frames = ", ".join(f"`{name}` {ms:.0f} ms" for name, ms in result["video_ms"].items())
+    text = f"""
+{tokens} visual tokens, {result["kept"]} kept; medians of {result["rounds"]} interleaved rounds on
+{machine["processor"]}, {machine["threads"]} threads, {result["date"]}. Encoding is CLIP ViT-L/14-336,
+{result["encode_ms"]:.0f} ms. Methods that compare what the language model would read project all patches
+first, as their official code does; that comes on top: {projector}.
+The keys of another layer, for methods that take its attention, are {result["other_layer_ms"]:.0f} ms more.
+DivPrune takes {result["direct_over_divprune"]:.1f} x as long when it recomputes its distances at every step.
+
+A video of {result["video_tokens"]} tokens in 32 frames, a tenth kept: {frames}."""
+    return "\n".join(rows) + "\n" + text
+
+
 def differences() -> str:
     """The options in which the paper's text and its official code differ."""
     rows = ["| option | meaning |", "|---|---|"]
@@ -243,6 +267,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         video,
         tables,
         speed,
+        selection,
         differences,
         roofline_command,
         roofline_table_2,

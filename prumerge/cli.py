@@ -158,15 +158,15 @@ def methods(
     """List the methods of token reduction, or explain one of them."""
     from dataclasses import asdict
 
-    from prumerge.catalogue import entries, entry, names
+    from prumerge.catalogue import FACTS, entries, entry, names
 
     if name is None:
         if as_json:
             _print_json([asdict(one) for one in entries()])
             return
-        table = _table("method", "what it does", "needs", "adaptive")
+        table = _table("method", "what it does", *FACTS)
         for one in entries():
-            table.add_row(one.name, one.summary, one.needs, "yes" if one.adaptive else "")
+            table.add_row(one.name, one.summary, *one.facts())
         _print(table)
         print("Options of one method: prumerge methods NAME")
         return
@@ -176,7 +176,8 @@ def methods(
     if as_json:
         _print_json(asdict(one))
         return
-    print(one.description, *([one.paper] if one.paper else []), sep="\n\n", end="\n\n")
+    facts = [f"{fact}: {said}" for fact, said in zip(FACTS, one.facts(), strict=True) if said]
+    print(one.description, ", ".join(facts), *([one.paper] if one.paper else []), sep="\n\n", end="\n\n")
     table = _table("option", "values", "default", "meaning")
     for option in one.options:
         table.add_row(option.name, option.type, option.default, option.meaning)

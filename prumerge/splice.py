@@ -6,10 +6,13 @@ Pure functions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from itertools import accumulate
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -60,8 +63,53 @@ def _decide(method: Reducer, tokens: VisualTokens) -> Reduction:
 
 def encode(model: nn.Module, inputs: Mapping[str, Any]) -> list[VisualTokens]:
     """The visual tokens of each picture in `inputs`; none if it holds no pictures."""
+    if not has_pictures(inputs):
+        return []
     inner = unwrap(model)
-    return family_of(inner.config.model_type).encode(inner.base_model, inputs) if has_pictures(inputs) else []
+    return ask(model, inputs, family_of(inner.config.model_type).encode(inner.base_model, inputs))
+
+
+def ask(model: nn.Module, inputs: Mapping[str, Any], pictures: Sequence[VisualTokens]) -> list[VisualTokens]:
+    """Pictures that are encoded already (in prompt order), with the words of the prompts around them.
+
+    For methods that read the text. Words are all tokens of the picture's row but padding, placeholders and
+    those that begin and end a text; they are embedded only if a method asks.
+    """
+    inner = unwrap(model)
+    family, base = family_of(inner.config.model_type), inner.base_model
+
+    def embed(features: Tensor) -> Tensor:
+        return family.project(base, [features])[0]
+
+    @cache
+    def texts() -> list[Tensor]:
+        return _words(inner, inputs, [len(tokens) for tokens in pictures])
+
+    def text(number: int) -> Tensor:
+        return texts()[number]
+
+    written = inputs.get("input_ids") is not None
+    return [
+        replace(tokens, embed=embed, text=partial(text, number) if written else None)
+        for number, tokens in enumerate(pictures)
+    ]
+
+
+@torch.no_grad()
+def _words(inner: Any, inputs: Mapping[str, Any], sizes: list[int]) -> list[Float[Tensor, "_ H"]]:
+    """The language model's embeddings of the words in each picture's row."""
+    ids, mask = inputs["input_ids"], inputs.get("attention_mask")
+    text, image = inner.config.text_config, ids == inner.config.image_token_id
+    words = ~image
+    for special in (text.bos_token_id, text.eos_token_id, text.pad_token_id):
+        for token in special if isinstance(special, list) else [special]:
+            words &= ids != (-1 if token is None else token)
+    image, words = torch.stack([image, words if mask is None else words & mask.bool()]).cpu()
+    _check_places(int(image.sum()), sum(sizes), len(sizes))
+    row_of_place = image.nonzero()[:, 0].tolist()
+    rows = [row_of_place[end - size] for end, size in zip(accumulate(sizes), sizes, strict=True)]
+    embedding = inner.get_input_embeddings()
+    return [embedding(ids[row, words[row].to(ids.device)].to(embedding.weight.device)) for row in rows]
 
 
 def splice(

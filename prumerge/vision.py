@@ -8,13 +8,15 @@ only the layer norm, the keys and the class token's query are computed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from prumerge.tokens import Layer
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Encoded:
     keys: Float[Tensor, "B S D"]
     heads: int
     class_token: bool
+    scores_of: Callable[[Layer], tuple[Float[Tensor, "B Q D"], Float[Tensor, "B S D"]]]
+    """Queries and keys of the first layer, or of the one that wrote the features, when asked for."""
 
 
 def encode(tower: Any, pixel_values: Float[Tensor, "B 3 H W"], layers: int | Sequence[int]) -> Encoded:
@@ -45,6 +49,7 @@ def encode(tower: Any, pixel_values: Float[Tensor, "B 3 H W"], layers: int | Seq
     blocks = tower.encoder.layers
     wanted = [layer % (len(blocks) + 1) for layer in ([layers] if isinstance(layers, int) else layers)]
     scoring = min(max(wanted), len(blocks) - 1)  # the layer that reads the features
+    other = {"first": 0, "writer": max(max(wanted) - 1, 0)}
 
     hidden = tower.embeddings(pixel_values)
     if kind == "clip_vision_model":
@@ -52,18 +57,25 @@ def encode(tower: Any, pixel_values: Float[Tensor, "B 3 H W"], layers: int | Seq
     states = {0: hidden}
     for depth in range(max(wanted)):
         hidden = blocks[depth](hidden, None)
-        states[depth + 1] = hidden
+        if depth + 1 in {*wanted, scoring, *other.values()}:
+            states[depth + 1] = hidden
 
-    block = blocks[scoring]
-    read = block.layer_norm1(states[scoring])
+    def scores(depth: int) -> tuple[Tensor, Tensor]:
+        block = blocks[depth]
+        read = block.layer_norm1(states[depth])
+        queries = block.self_attn.q_proj(read[:, :1] if _CLASS_TOKEN[kind] else read)
+        return queries, block.self_attn.k_proj(read)
+
+    queries, keys = scores(scoring)
     return Encoded(
         features=states[wanted[0]]
         if len(wanted) == 1
         else torch.cat([states[depth] for depth in wanted], dim=-1),
-        queries=block.self_attn.q_proj(read[:, :1] if _CLASS_TOKEN[kind] else read),
-        keys=block.self_attn.k_proj(read),
+        queries=queries,
+        keys=keys,
         heads=tower.config.num_attention_heads,
         class_token=_CLASS_TOKEN[kind],
+        scores_of=lambda layer: scores(other[layer]),
     )
 
 

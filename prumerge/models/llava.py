@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from prumerge.tokens import VisualTokens
+from prumerge.tokens import Layer, Scores, VisualTokens
 from prumerge.vision import encode as encode_pictures
 
 ENCODER_INPUTS = ("pixel_values", "vision_feature_layer", "vision_feature_select_strategy", "image_sizes")
@@ -30,6 +31,12 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
         )
     rows, columns = (side // config.vision_config.patch_size for side in pixels.shape[-2:])
     patches = slice(1, None) if encoded.class_token else slice(None)
+    scores_of = cache(encoded.scores_of)  # of all pictures at once
+
+    def scores(number: int, layer: Layer) -> Scores:
+        queries, keys = (both[number] for both in scores_of(layer))
+        return queries, keys[patches], keys[0] if encoded.class_token else None
+
     return [
         VisualTokens(
             features=features[patches],
@@ -39,8 +46,11 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
             heads=encoded.heads,
             class_key=keys[0] if encoded.class_token else None,
             class_feature=features[0] if encoded.class_token else None,
+            elsewhere=partial(scores, number),
         )
-        for features, keys, queries in zip(encoded.features, encoded.keys, encoded.queries, strict=True)
+        for number, (features, keys, queries) in enumerate(
+            zip(encoded.features, encoded.keys, encoded.queries, strict=True)
+        )
     ]
 
 
