@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
@@ -29,6 +29,7 @@ class Entry:
     summary: str
     description: str
     paper: str
+    place: str
     needs: str
     adaptive: bool
     options: tuple[Option, ...]
@@ -42,10 +43,11 @@ def names() -> tuple[str, ...]:
 
 def entry(name: str) -> Entry:
     """The description of one method."""
-    kind = _dataclass(_FOLDER / f"{name}.py")
+    kind = _dataclass(_FOLDER / f"{name}.py", None)
     text = ast.get_docstring(kind) or ""
     members = _members(kind)
-    constants = {key: ast.literal_eval(field.default) for key, field in members.items() if not field.type}
+    facts = {fact.name for fact in fields(Entry)}
+    constants = {key: ast.literal_eval(members[key].default) for key in members.keys() & facts}
     options = tuple(
         Option(key, _plain(field.type), _plain(field.default), field.meaning)
         for key, field in members.items()
@@ -67,12 +69,19 @@ class _Field:
 
 
 # Where the classes that methods derive from are written.
-_BASES = {"Reducer": _FOLDER.parent / "reducer.py", "AttentionMerging": _FOLDER.parent / "merging.py"}
+_BASES = {
+    "Reducer": _FOLDER.parent / "reducer.py",
+    "AttentionMerging": _FOLDER.parent / "merging.py",
+    "TowerReducer": _FOLDER.parent / "places.py",
+    "LayerReducer": _FOLDER.parent / "places.py",
+}
 
 
-def _dataclass(path: Path) -> ast.ClassDef:
+def _dataclass(path: Path, name: str | None) -> ast.ClassDef:
+    """A class by its name, or the only one of a method's file."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    return next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.decorator_list)
+    classes = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.decorator_list)
+    return next(node for node in classes if name in (None, node.name))
 
 
 def _members(kind: ast.ClassDef) -> dict[str, _Field]:
@@ -80,7 +89,7 @@ def _members(kind: ast.ClassDef) -> dict[str, _Field]:
     found: dict[str, _Field] = {}
     for base in kind.bases:
         if isinstance(base, ast.Name) and base.id in _BASES:
-            found |= _members(_dataclass(_BASES[base.id]))
+            found |= _members(_dataclass(_BASES[base.id], base.id))
     for node, after in zip(kind.body, [*kind.body[1:], None], strict=True):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             found[node.targets[0].id] = _Field("", ast.unparse(node.value))

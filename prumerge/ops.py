@@ -107,6 +107,14 @@ def places(where: Bool[Tensor, "N"], count: int) -> Int[Tensor, "count"]:
     return where.int().argsort(descending=True, stable=True)[:count]
 
 
+def packed(stays: Bool[Tensor, "B L"], *, on_the_right: bool) -> Int[Tensor, "B S"]:
+    """The columns that stay in each row, in order, padded to the longest row (by some that do not)."""
+    length = int(stays.sum(1).max())
+    # A stable sort moves what stays to one side of its row without changing its order.
+    order = (~stays if on_the_right else stays).int().argsort(dim=1, stable=True)
+    return order[:, :length] if on_the_right else order[:, -length:]
+
+
 def evenly(count: int, among: int, device: torch.device) -> Int[Tensor, "count"]:
     """`count` different places spread evenly over 0 to `among` - 1, each in the middle of its share."""
     return (torch.arange(count, device=device) * 2 + 1) * among // max(2 * count, 1)

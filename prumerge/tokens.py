@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -38,6 +38,13 @@ class VisualTokens:
     class_feature: Float[Tensor, "C"] | None = None
     relevance: Float[Tensor, "N"] | None = None
     """How well each patch matches the prompt, for methods that read the text."""
+
+    sizes: Float[Tensor, "N"] | None = None
+    """How many patches each token holds, once some were merged: attention gets the logarithm on its logits
+    (proportional attention, ToMe 3)."""
+
+    merged: Merged | None = None
+    """Where the vision tower merged patches on its way: what became of the picture's own grid."""
 
     def __post_init__(self) -> None:
         frames, rows, columns = self.grid
@@ -91,8 +98,44 @@ class VisualTokens:
         if self.class_key is not None:
             to_itself = query @ self.class_key.float().view(heads, -1, 1) * query.shape[-1] ** -0.5
             logits = torch.cat([to_itself, logits], dim=-1)
+        if self.sizes is not None:
+            logits[..., -len(self) :] += self.sizes.log()
         received = logits.softmax(dim=-1).mean(dim=(0, 1))
         return received[-len(self) :]
+
+    @property
+    def places(self) -> int:
+        """Placeholders of this picture in the processor's prompt: one for each patch, merged or not."""
+        return len(self) if self.merged is None else len(self.merged.source)
+
+    def whole(self, reduction: Reduction) -> Reduction:
+        """A reduction of these tokens as one of the picture's patches."""
+        if self.merged is None:
+            return reduction
+        return reduction.after(self.merged.reduction(len(self)), self.places)
+
+    def reduced(self, reduction: Reduction) -> VisualTokens:
+        """What is left, for the next method of a chain: a single row of tokens in the order of `reduction`.
+
+        Keys (and queries, where each patch has one) go through the same matrix as the features; a token's
+        size counts the patches in it.
+        """
+        sizes = self.sizes
+        if reduction.weights is not None:
+            each = torch.ones_like(reduction.weights[0]) if sizes is None else sizes
+            sizes = (reduction.weights != 0).to(each.dtype) @ each
+        elif sizes is not None:
+            sizes = sizes[reduction.index]
+        return replace(
+            self,
+            features=reduction.apply(self),
+            grid=(1, 1, len(reduction)),
+            keys=reduction.of(self.keys),
+            queries=reduction.of(self.queries) if self.class_key is None else self.queries,
+            relevance=None if self.relevance is None else reduction.of(self.relevance[:, None])[:, 0],
+            sizes=sizes,
+            merged=None,
+        )
 
 
 @dataclass(frozen=True)
@@ -112,6 +155,50 @@ class Reduction:
 
     def apply(self, tokens: VisualTokens) -> Float[Tensor, "M C"]:
         """The reduced features, in the dtype of the features."""
+        return self.of(tokens.features)
+
+    def of(self, values: Float[Tensor, "N D"]) -> Float[Tensor, "M D"]:
+        """Anything that each token has, reduced as the features are."""
         if self.weights is None:
-            return tokens.features[self.index]
-        return (self.weights @ tokens.features.to(self.weights.dtype)).to(tokens.features.dtype)
+            return values[self.index]
+        return (self.weights @ values.to(self.weights.dtype)).to(values.dtype)
+
+    def rows(self, order: Int[Tensor, "M"]) -> Reduction:
+        """The same tokens in another order."""
+        return Reduction(self.index[order], None if self.weights is None else self.weights[order])
+
+    def medians(self) -> Int[Tensor, "M"]:
+        """For each token the median of the places that went into it."""
+        if self.weights is None:
+            return self.index
+        within = (self.weights != 0).cumsum(1)
+        return (2 * within >= within[:, -1:]).int().argmax(1)
+
+    def matrix(self, count: int) -> Float[Tensor, "M N"]:
+        """The weights, those of plain pruning (one-hot rows) included; `count` is N."""
+        if self.weights is not None:
+            return self.weights
+        rows = torch.zeros(len(self), count, device=self.index.device)
+        return rows.scatter_(1, self.index[:, None], 1.0)
+
+    def after(self, first: Reduction, count: int) -> Reduction:
+        """Both in one: this reduction of what `first` left of `count` tokens."""
+        pruned = self.weights is None and first.weights is None
+        return Reduction(first.index[self.index], None if pruned else self.of(first.matrix(count)))
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Which of the M tokens that a vision tower left each of a picture's P patches went into (ToMe)."""
+
+    grid: tuple[int, int, int]
+    """Frames, rows, columns of the patches."""
+
+    source: Int[Tensor, "P"]
+    """The token each patch went into."""
+
+    def reduction(self, count: int) -> Reduction:
+        """The same as a matrix: each of the `count` tokens is the mean of its patches, at the first of them."""
+        rows = torch.arange(count, device=self.source.device)
+        belongs = (self.source == rows[:, None]).float()
+        return Reduction(belongs.argmax(1), belongs / belongs.sum(1, keepdim=True))

@@ -17,7 +17,18 @@ from prumerge.models import families
 ROOT = Path(prumerge.__file__).parent
 METHODS = sorted(path for path in (ROOT / "reducers").glob("*.py") if path.stem != "__init__")
 FAMILIES = sorted(path for path in (ROOT / "models").glob("*.py") if path.stem != "__init__")
-CORE = ("tokens", "ops", "reducer", "merging", "catalogue", "vision", "splice", "attachment")
+CORE = (
+    "tokens",
+    "ops",
+    "reducer",
+    "merging",
+    "places",
+    "catalogue",
+    "vision",
+    "splice",
+    "inside",
+    "attachment",
+)
 
 
 def imports(path):
@@ -58,6 +69,7 @@ def test_a_method_knows_tensors_and_nothing_of_models_or_other_methods(path):
         "typing",
         "prumerge.merging",
         "prumerge.ops",
+        "prumerge.places",
         "prumerge.reducer",
         "prumerge.tokens",
     }
@@ -82,12 +94,19 @@ def test_the_ground_floor_stands_on_nothing_of_ours(name):
 
 def test_reducers_stand_on_tokens_and_operations():
     assert ours(ROOT / "reducer.py") <= {"prumerge.tokens", "prumerge.catalogue"}
-    assert ours(ROOT / "merging.py") <= {"prumerge.tokens", "prumerge.ops", "prumerge.reducer"}
+    assert ours(ROOT / "merging.py") <= {
+        "prumerge.tokens",
+        "prumerge.ops",
+        "prumerge.places",
+        "prumerge.reducer",
+    }
 
 
 def test_splicing_reaches_methods_and_families_by_name_only():
-    assert ours(ROOT / "splice.py") <= {"prumerge.tokens", "prumerge.reducer", "prumerge.models"}
-    assert ours(ROOT / "attachment.py") <= {"prumerge.models", "prumerge.reducer", "prumerge.splice"}
+    common = {f"prumerge.{name}" for name in ("tokens", "ops", "reducer", "places", "models")}
+    assert ours(ROOT / "splice.py") <= common
+    assert ours(ROOT / "inside.py") <= common
+    assert ours(ROOT / "attachment.py") <= common | {"prumerge.splice", "prumerge.inside"}
 
 
 @pytest.mark.parametrize("path", [*(ROOT / f"{name}.py" for name in CORE), *METHODS, *FAMILIES], ids=named)
@@ -95,13 +114,13 @@ def test_the_core_knows_no_application(path):
     assert ours(path) <= {f"prumerge.{name}" for name in (*CORE, "models", "reducers")}
 
 
-@pytest.mark.parametrize("name", ["tokens", "ops", "reducer", "merging", "catalogue"])
+@pytest.mark.parametrize("name", ["tokens", "ops", "reducer", "merging", "places", "catalogue"])
 def test_methods_need_no_transformers(name):
     assert "transformers" not in {module.split(".")[0] for module in imports(ROOT / f"{name}.py")}
 
 
 def test_nobody_asks_which_method_it_is():
-    classes = {"Reducer", "AttentionMerging"}
+    classes = {"Reducer", "Chain", "AttentionMerging", "TowerReducer", "LayerReducer"}
     for path in METHODS:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         classes |= {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
@@ -171,7 +190,8 @@ def test_a_family_provides_what_splicing_needs(name):
 def test_the_catalogue_reads_what_the_class_says(name):
     entry, kind = catalogue.entry(name), type(prumerge.make(name))
     assert is_dataclass(kind)
-    assert (entry.paper, entry.needs, entry.adaptive) == (kind.paper, kind.needs, kind.adaptive)
+    for fact in ("paper", "place", "needs", "adaptive"):
+        assert getattr(entry, fact) == getattr(kind, fact)
     assert [option.name for option in entry.options] == [field.name for field in fields(kind)]
     for option, field in zip(entry.options, fields(kind), strict=True):
         assert field.default is not MISSING
