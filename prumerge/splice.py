@@ -95,8 +95,7 @@ def encode(model: nn.Module, inputs: Mapping[str, Any], method: Reducer | None =
         return []
     inner = unwrap(model)
     family = family_of(inner.config.model_type)
-    tower = None if method is None else split(method)[0]
-    return family.encode(inner.base_model, inputs, **({"merging": tower} if tower else {}))
+    return family.encode(inner.base_model, inputs, None if method is None else split(method)[0])
 
 
 def splice(

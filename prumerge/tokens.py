@@ -198,7 +198,7 @@ class Merged:
     """The token each patch went into."""
 
     def reduction(self, count: int) -> Reduction:
-        """The same as a matrix: each of the `count` tokens is the mean of its patches, at the first of them."""
+        """The same as a matrix: each of the `count` tokens is the mean of its patches, at the first one."""
         rows = torch.arange(count, device=self.source.device)
         belongs = (self.source == rows[:, None]).float()
         return Reduction(belongs.argmax(1), belongs / belongs.sum(1, keepdim=True))
