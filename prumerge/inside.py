@@ -326,7 +326,7 @@ class Inside:
                 relevance=relevance,
             )
             with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
-                reduction = self.method.at(stage, len(whole))(tokens)
+                reduction = self.method.at(stage, len(self.depths), len(whole))(tokens)
                 if self.method.positions == "original":
                     reduction = reduction.rows(reduction.index.argsort(stable=True))
             reductions.append(reduction)
@@ -424,6 +424,8 @@ def _before_answer(labels: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
 def _check(decoder: Any, method: LayerReducer, depths: tuple[int, ...]) -> None:
     """Raise ValueError for a language model or a depth that this file cannot work with."""
     layers = decoder.config.num_hidden_layers
+    if list(depths) != sorted(set(depths)):
+        raise ValueError(f"{method}: its stages end before layers {depths}, which must rise")
     if not all(0 <= depth < layers for depth in depths):
         raise ValueError(
             f"{method}: the language model has {layers} layers, so pruning can begin before layer "

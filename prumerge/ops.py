@@ -131,6 +131,14 @@ def evenly(count: int, among: int, device: torch.device) -> Int[Tensor, "count"]
     return (torch.arange(count, device=device) * 2 + 1) * among // max(2 * count, 1)
 
 
+def listed(numbers: int | str) -> tuple[int, ...]:
+    """(8, 16, 24) from "8-16-24"."""
+    parts = str(numbers).split("-")
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError(f"whole numbers in a row are written as 8-16-24, not {numbers!r}")
+    return tuple(map(int, parts))
+
+
 def rows_by_columns(text: str) -> tuple[int, int]:
     """(5, 8) from "5x8"."""
     rows, separator, columns = text.lower().partition("x")

@@ -54,8 +54,8 @@ class LayerReducer(Reducer):
     def depths(self, layers: int) -> tuple[int, ...]:
         """Its stages in a language model of so many layers: a stage at depth d stands before layer d."""
 
-    def at(self, stage: int, available: int) -> Reducer:
-        """What decides at a stage (0 is the first) about a picture that began with so many tokens."""
+    def at(self, stage: int, stages: int, available: int) -> Reducer:
+        """What decides at a stage (0 is the first) about a picture that came with `available` tokens."""
         return self
 
     def askers(self, visual: Float[Tensor, "N H"], text: Float[Tensor, "T H"]) -> Bool[Tensor, "T"] | None:

@@ -2,17 +2,19 @@
 
 import copy
 import inspect
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
 import torch
-from builders import IMAGE, PICTURE, answer, llava, prompt, row_of
+from builders import IMAGE, PICTURE, answer, llava, prompt, row_of, visual_tokens
 from transformers import DynamicCache, LlavaForConditionalGeneration
 
 import prumerge
 from prumerge.inside import Inside
 from prumerge.places import LayerReducer
+from prumerge.reducers.sparsevlm import density_peaks
 
 ROWS = [[5, PICTURE, 6, 7], [5, PICTURE, 6, PICTURE, 9, 11, 12], [4, 8, 2]]
 SPEC = "fastv:keep=5,layer=2"
@@ -122,8 +124,8 @@ def test_before_the_first_layer_it_is_a_shorter_prompt(model, mean, positions, p
         assert torch.equal(said, answer(model, shorter))
 
 
-def by_hand(model, inputs, keep, layer, positions):
-    """FastV of one row with eager attention, word for word: logits of the words."""
+def by_hand(model, inputs, keep, layer, positions, reads=-1):
+    """One row with eager attention, of which layer + reads is looked at: logits of the words."""
     model = copy.deepcopy(model)
     model.set_attn_implementation("eager")
     with torch.no_grad():
@@ -131,7 +133,7 @@ def by_hand(model, inputs, keep, layer, positions):
     image = (inputs["input_ids"][0] == IMAGE).nonzero()[:, 0]
     chosen = []
     for picture in image.split(16):
-        scores = output.attentions[layer - 1][0, :, -1].mean(0)[picture]
+        scores = output.attentions[layer + reads][0, :, -1].mean(0)[picture]
         chosen.append(picture[scores.topk(keep).indices.sort().values])
     text = (inputs["input_ids"][0] != IMAGE).nonzero()[:, 0]
     kept = torch.cat([text, *chosen]).sort().values
@@ -160,8 +162,28 @@ def test_fastv_is_what_eager_attention_would_make_of_it(model, row, layer, posit
     assert not torch.allclose(logits[0, -1], logits_of(model, inputs)[0, -1], atol=1e-3)
 
 
+@pytest.mark.parametrize("positions", ["original", "compact"])
+@pytest.mark.parametrize("layer", [1, 3])
+def test_a_stage_of_pyramiddrop_is_what_eager_attention_would_make_of_it(model, layer, positions):
+    inputs = row_of(prompt(*ROWS), 1)
+    with prumerge.attach(model, f"pyramiddrop:keep=5,layers={layer},positions={positions}"):
+        logits = logits_of(model, inputs)
+    close(logits[words(inputs)], by_hand(model, inputs, 5, layer, positions, reads=0))
+    assert not torch.allclose(logits[0, -1], by_hand(model, inputs, 5, layer, positions)[-1], atol=1e-3)
+
+
+MANY = [
+    SPEC,
+    "fastv:keep=3,layer=1,positions=compact",
+    "pyramiddrop",
+    "pyramiddrop:keep=1,layers=1-3,positions=compact",
+    "sparsevlm:keep=4",
+    "sparsevlm:keep=4,layers=1-2-3,positions=original",
+]
+
+
 @pytest.mark.parametrize("padding", ["left", "right"])
-@pytest.mark.parametrize("spec", [SPEC, "fastv:keep=3,layer=1,positions=compact"])
+@pytest.mark.parametrize("spec", MANY)
 def test_a_ragged_batch_means_what_its_rows_mean(model, padding, spec):
     inputs = prompt(*ROWS, padding=padding)
     with prumerge.attach(model, spec):
@@ -171,9 +193,7 @@ def test_a_ragged_batch_means_what_its_rows_mean(model, padding, spec):
             close(batch[row, words(inputs)[row]], logits_of(model, alone)[words(alone)])
 
 
-@pytest.mark.parametrize(
-    "spec", [SPEC, "fastv:keep=3,layer=1,positions=compact", "prumerge_plus+fastv:keep=1"]
-)
+@pytest.mark.parametrize("spec", [*MANY, "prumerge_plus+fastv:keep=1", "prumerge+sparsevlm:keep=1"])
 def test_a_ragged_batch_is_answered_as_its_rows_are(model, spec):
     inputs = prompt(*ROWS)
     with prumerge.attach(model, spec):
@@ -192,6 +212,131 @@ def test_rows_are_pruned_and_merged_at_any_depth(llama, layer, mean):
     assert attached.inside.tokens_by_layer == [(16,) * layer + (4,) * (LAYERS - layer)] * 2
     assert attached.average_tokens == [(16 * layer + 4 * (LAYERS - layer)) / LAYERS] * 2
     assert not torch.allclose(batch[1, -1], logits_of(llama, inputs)[1, -1], atol=1e-3)
+
+
+# stages
+
+
+def test_fastv_costs_what_the_paper_counts():
+    model = llava(layers=32)
+    for share, average in ((0.25, 4.75), (0.5, 8.5), (0.75, 12.25)):
+        with prumerge.attach(model, f"fastv:keep={share}") as attached:
+            logits_of(model, prompt(ROWS[0]))
+            assert attached.average_tokens == [average]
+
+
+@pytest.mark.parametrize(
+    ("spec", "layers", "depths", "kept"),
+    [
+        ("pyramiddrop", 32, (8, 16, 24), (288, 144, 72)),
+        ("pyramiddrop:keep=72", 32, (8, 16, 24), (288, 144, 72)),
+        ("pyramiddrop:keep=9,layers=4-8", 32, (4, 8), (72, 9)),
+        ("pyramiddrop:ratio=0.25", 40, (10, 20, 30), (144, 36, 9)),
+        ("pyramiddrop", 2, (1,), (288,)),
+        ("sparsevlm", 32, (3, 7, 16), (300, 200, 110)),
+        ("sparsevlm:keep=128", 32, (3, 7, 16), (303, 110, 36)),
+        ("sparsevlm:keep=96", 40, (4, 9, 20), (238, 48, 26)),
+        ("sparsevlm:keep=64", 4, (1, 2, 3), (66, 30, 17)),
+        ("sparsevlm:keep=160", 32, (3, 7, 16), (302, 155, 73)),
+        ("sparsevlm:keep=32", 32, (3, 7, 16), (33, 15, 8)),
+        ("sparsevlm:keep=576,layers=1-5-6", 32, (1, 5, 6), (576, 576, 576)),
+    ],
+)
+def test_stages(spec, layers, depths, kept):
+    method = prumerge.make(spec)
+    assert method.depths(layers) == depths
+    tokens = visual_tokens((1, 24, 24))
+    recycled = [int((576 - keep) * 0.3) + 1 if keep < 576 else 0 for keep in kept]
+    extra = [count // 10 + 1 if count and "sparse" in spec else 0 for count in recycled]
+    found = [len(method.at(stage, len(depths), 576)(tokens)) for stage in range(len(depths))]
+    assert found == [keep + more for keep, more in zip(kept, extra, strict=True)]
+
+
+def test_raters_are_the_words_that_match_the_picture_more_than_average():
+    visual, text = torch.eye(4)[:3] * 5, torch.eye(4)
+    assert prumerge.make("sparsevlm").askers(visual, text).tolist() == [True, True, True, False]
+    assert prumerge.make("sparsevlm").askers(visual, text[:1]).tolist() == [True]
+    assert prumerge.make("fastv").askers(visual, text) is None
+
+
+def test_only_raters_are_looked_through(llama):
+    """With every rater's attention at hand, the first stage keeps the best and the means of some others."""
+    inputs = row_of(prompt(*ROWS), 1)
+    eager = copy.deepcopy(llama)
+    eager.set_attn_implementation("eager")
+    with torch.no_grad():
+        output = eager(**inputs, output_attentions=True, output_hidden_states=True)
+    ids = inputs["input_ids"][0]
+    image = (ids == IMAGE).nonzero()[:, 0].split(16)
+    method = prumerge.make("sparsevlm:keep=4,layers=1-2-3")
+    with Inside(llama, method) as inside, torch.no_grad():
+        cuts = []
+        inside._cut, before = lambda now, *given: cuts.append(now.read) or before(now, *given), inside._cut
+        llama(**prumerge.reduce(llama, inputs, "none"))
+    for picture, (relevance, _) in zip(image, cuts[0], strict=True):
+        words_after = torch.tensor([at for at in range(picture[-1] + 1, len(ids)) if ids[at] != IMAGE])
+        embedded = output.hidden_states[0][0]
+        raters = words_after[method.askers(embedded[picture], embedded[words_after])]
+        expected = output.attentions[0][0][:, raters][:, :, picture].mean((0, 1))
+        close(relevance, expected)
+        assert 0 < len(raters) < len(words_after) or len(words_after) == 3
+
+
+def test_recycled_tokens_are_means_of_clusters_of_the_best_dropped():
+    tokens = visual_tokens((1, 6, 10))
+    method = prumerge.make("sparsevlm:keep=10")
+    reduction = method(tokens)
+    order = tokens.relevance.argsort(descending=True)
+    kept, recycled = order[:10].sort().values, order[10:26]  # 30 % of 50, and one
+    assert len(reduction) == 12
+    assert reduction.index[:10].tolist() == kept.tolist()
+    torch.testing.assert_close(reduction.apply(tokens)[:10], tokens.features[kept])
+    assert set(reduction.index[10:].tolist()) <= set(recycled.tolist())
+    into = reduction.weights[10:] > 0
+    assert into.sum(0).nonzero()[:, 0].tolist() == sorted(recycled.tolist())
+    assert (into.sum(0) <= 1).all()
+    torch.testing.assert_close(reduction.weights.sum(1), torch.ones(12))
+    for row in (10, 11):
+        members = (reduction.weights[row] > 0).nonzero()[:, 0]
+        torch.testing.assert_close(reduction.apply(tokens)[row], tokens.features[members].mean(0))
+        assert reduction.index[row] in members
+    assert len(prumerge.make("sparsevlm:keep=10,recycle=0")(tokens)) == 10
+
+
+def test_density_peaks_are_those_of_a_loop():
+    points = torch.randn(18, 3, generator=torch.Generator().manual_seed(0))
+    centres, cluster = density_peaks(points, 3)
+    distance = [[float((a - b).norm()) / 3**0.5 for b in points] for a in points]
+    density = [math.exp(-sum(d * d for d in sorted(row)[:3]) / 3) for row in distance]
+    score = []
+    for i, row in enumerate(distance):
+        denser = [row[j] for j in range(18) if density[j] > density[i]]
+        score.append(density[i] * (min(denser) if denser else max(map(max, distance))))
+    best = sorted(range(18), key=lambda i: -score[i])[:3]
+    assert centres.tolist() == best
+    nearest = [min(range(3), key=lambda c: distance[i][best[c]]) for i in range(18)]
+    assert cluster.tolist() == nearest
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("fastv:layer=0", "layer must be at least 1"),
+        ("pyramiddrop:ratio=0", "ratio must be above 0"),
+        ("pyramiddrop:keep=4,ratio=0.25", "give keep or ratio, not both"),
+        ("pyramiddrop:layers=a-b", "written as 8-16-24, not 'a-b'"),
+        ("sparsevlm:layers=3-7", "three stages, such as layers=3-7-16"),
+        ("sparsevlm:recycle=2", "recycle is a share from 0 to 1"),
+    ],
+)
+def test_a_wrong_option(spec, message):
+    with pytest.raises(ValueError, match=message):
+        prumerge.make(spec)
+
+
+def test_stages_must_rise(llama):
+    with pytest.raises(ValueError, match=r"stages end before layers \(2, 1\), which must rise"):
+        prumerge.attach(llama, "pyramiddrop:layers=2-1")
 
 
 # the cache

@@ -258,9 +258,9 @@ def test_by_itself_a_budget_takes_as_few_steps_as_possible(keep):
     ("spec", "message"),
     [
         ("tome:keep=8,r=4", "give keep or r, not both"),
-        ("tome:r=-1", "r must not be negative"),
-        ("tome:r=many", "r is a whole number or a list such as 16-8-4"),
-        ("tome:r=8-x", "a list such as 16-8-4"),
+        ("tome:r=-1", "written as 8-16-24, not -1"),
+        ("tome:r=many", "written as 8-16-24, not 'many'"),
+        ("tome:r=8-x", "written as 8-16-24, not '8-x'"),
         ("tome:inflect=2", "inflect is a slope from -1 to 1"),
         ("tome:r=8-4,inflect=1", "for an r that is one number"),
     ],

@@ -40,10 +40,7 @@ class ToMe(TowerReducer):
             raise ValueError(f"{self}: give keep or r, not both")
         if not -1 <= self.inflect <= 1 or (isinstance(self.r, str) and self.inflect):
             raise ValueError(f"{self}: inflect is a slope from -1 to 1, for an r that is one number")
-        if isinstance(self.r, str) and not all(part.isdecimal() for part in self.r.split("-")):
-            raise ValueError(f"{self}: r is a whole number or a list such as 16-8-4")
-        if isinstance(self.r, int) and self.r < 0:
-            raise ValueError(f"{self}: r must not be negative")
+        ops.listed(self.r)
 
     def schedule(self, patches: int, blocks: int) -> list[int]:
         """Tokens to merge away in each block; of what is left no more than half at a time."""
@@ -66,8 +63,7 @@ class ToMe(TowerReducer):
 
     def _wanted(self, blocks: int) -> list[int]:
         if isinstance(self.r, str):
-            listed = [int(part) for part in self.r.split("-")]
-            return [*listed, *[0] * blocks][:blocks]
+            return [*ops.listed(self.r), *[0] * blocks][:blocks]
         first = self.r * (1 - self.inflect)
         step = 2 * (self.r - first) / max(blocks - 1, 1)
         return [int(first + step * block) for block in range(blocks)]
