@@ -6,7 +6,6 @@ from __future__ import annotations
 import copy
 import inspect
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -14,11 +13,11 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prumerge.inside import Inside, bound
+from prumerge.inside import Inside, average_tokens, bound
 from prumerge.models import unwrap
 from prumerge.places import split
 from prumerge.reducer import Reducer, make
-from prumerge.splice import Positions, decide, has_pictures, splice
+from prumerge.splice import Positions, check_positions, decide, has_pictures, splice
 
 
 def attach(model: nn.Module, reducer: str | Reducer, *, positions: Positions = "compact") -> Attachment:
@@ -39,6 +38,7 @@ def attach(model: nn.Module, reducer: str | Reducer, *, positions: Positions = "
         raise ValueError(
             f"a method is attached to this model already ({inner._prumerge.reducer}); detach it first"
         )
+    check_positions(positions)
     return Attachment(inner, make(reducer), positions)
 
 
@@ -82,9 +82,7 @@ class Attachment:
     def average_tokens(self) -> list[float]:
         """Visual tokens that a layer of the language model saw on average, for each picture of the latest
         call: what it costs."""
-        if self.inside is None:
-            return [float(after) for _, after in self.tokens]
-        return [fmean(layers) for layers in self.inside.tokens_by_layer]
+        return average_tokens(self.inside, [after for _, after in self.tokens])
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles as None: a model that was saved comes back without its attachment."""

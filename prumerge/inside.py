@@ -16,7 +16,9 @@ import inspect
 import sys
 import types
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -26,7 +28,8 @@ from transformers.masking_utils import create_causal_mask
 
 from prumerge import ops
 from prumerge.models import unwrap
-from prumerge.places import LayerReducer
+from prumerge.places import LayerReducer, split
+from prumerge.reducer import Reducer
 from prumerge.tokens import VisualTokens
 
 
@@ -119,6 +122,20 @@ class Pass:
     def step(self, mask: Tensor | None) -> Pass:
         """A later `forward` on the same cache."""
         return replace(self, mask=mask, prefill=False, read=[], shared={})
+
+
+def pruning(model: nn.Module, reducer: Reducer) -> AbstractContextManager[Inside | None]:
+    """What a method does inside the language model, while a `with` lasts; None where it does nothing."""
+    inside = split(reducer)[2]
+    return nullcontext() if inside is None else Inside(model, inside)
+
+
+def average_tokens(inside: Inside | None, handed: Sequence[float]) -> list[float]:
+    """Visual tokens that a layer of the language model saw on average, for each picture of the latest prompt;
+    without pruning inside it those that it was `handed`."""
+    if inside is None:
+        return list(handed)
+    return [fmean(layers) for layers in inside.tokens_by_layer]
 
 
 class Inside:

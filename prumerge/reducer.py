@@ -114,11 +114,10 @@ class Chain(Reducer):
 
     def __call__(self, tokens: VisualTokens) -> Reduction:
         """What the methods before the language model decide together."""
-        first, *others = (part for part in self.chain if part.place == Reducer.place)
-        whole = first(tokens)
-        for part in others:
-            left = tokens.reduced(whole)
-            whole = part(left).after(whole, len(tokens))
+        before = [part for part in self.chain if part.place == Reducer.place] or [make("none")]
+        whole = before[0](tokens)
+        for part in before[1:]:
+            whole = part(tokens.reduced(whole)).after(whole, len(tokens))
         return whole
 
     def __str__(self) -> str:

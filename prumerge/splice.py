@@ -62,8 +62,8 @@ def select(
     method = make(reducer)
     if split(method)[2] is not None:
         raise ValueError(
-            f"{method} works inside the language model, not by a shorter prompt; use it as "
-            f"`with prumerge.attach(model, {str(method)!r}): model.generate(...)`"
+            f"{method} works inside the language model, not by a shorter prompt: use it by "
+            f"`with prumerge.attach(model, {str(method)!r})` or `prumerge answer`"
         )
     return decide(model, inputs, method)
 
@@ -105,8 +105,7 @@ def splice(
     positions: Positions = "compact",
 ) -> dict[str, Any]:
     """The second half of `reduce`: the shorter prompt for decisions that are made, in prompt order."""
-    if positions not in get_args(Positions):
-        raise ValueError(f"positions are {', '.join(get_args(Positions))}, not {positions!r}")
+    check_positions(positions)
     if not chosen:
         return dict(inputs)
     standing = None
@@ -131,6 +130,12 @@ def _in_place(
     whole = tokens.whole(reduction)
     places, order = (whole.medians() if positions == "median" else whole.index).sort(stable=True)
     return (tokens, reduction.rows(order)), places
+
+
+def check_positions(positions: str) -> None:
+    """Raise ValueError for a word that is none of `Positions`."""
+    if positions not in get_args(Positions):
+        raise ValueError(f"positions are {', '.join(get_args(Positions))}, not {positions!r}")
 
 
 def has_pictures(inputs: Mapping[str, Any]) -> bool:

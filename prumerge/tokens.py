@@ -108,6 +108,11 @@ class VisualTokens:
         """Placeholders of this picture in the processor's prompt: one for each patch, merged or not."""
         return len(self) if self.merged is None else len(self.merged.source)
 
+    @property
+    def picture_grid(self) -> tuple[int, int, int]:
+        """Frames, rows, columns of the picture's patches, merged or not."""
+        return self.grid if self.merged is None else self.merged.grid
+
     def whole(self, reduction: Reduction) -> Reduction:
         """A reduction of these tokens as one of the picture's patches."""
         if self.merged is None:

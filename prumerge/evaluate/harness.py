@@ -14,8 +14,10 @@ from torch import Tensor
 
 from prumerge.evaluate.records import Log, Record, by_method
 from prumerge.evaluate.scoring import score
+from prumerge.inside import average_tokens, pruning
 from prumerge.loading import question_prompt
 from prumerge.models import unwrap
+from prumerge.places import split
 from prumerge.reducer import Reducer, make
 from prumerge.splice import encode, splice
 from prumerge.stopwatch import Stopwatch
@@ -68,7 +70,7 @@ class Plan:
             )
         specs = list(dict.fromkeys([*_specs(methods), "random"]))
         for spec in specs:
-            method = make(spec)
+            method = make(spec).parts[-1]
             if method.keep != type(method).keep:
                 raise ValueError(f"{spec}: budgets are the same for all methods, give them by --keep")
         specs = [spec for spec in specs if spec != "none"]
@@ -99,9 +101,12 @@ class Plan:
 def at(spec: str, budget: int, tokens: VisualTokens) -> Job:
     """A method that hands over exactly `budget` tokens.
 
-    One that hands over more than its `keep` (PruMerge's extra token) is given a smaller one.
+    One that hands over more than its `keep` (PruMerge's extra token) is given a smaller one. Inside the
+    language model `keep` is what the paper calls so; the records say how many tokens its layers read.
     """
-    surplus = len(make(_with_keep(spec, budget))(tokens)) - budget
+    method = make(_with_keep(spec, budget))
+    handed = len(split(method)[1](tokens))
+    surplus = handed - budget if method.parts[-1].place == Reducer.place else 0
     if surplus >= budget:
         raise ValueError(f"{spec} cannot hand over as few as {budget} visual tokens")
     return Job(f"{spec}@{budget}", _with_keep(spec, budget - surplus))
@@ -142,6 +147,7 @@ def ask(
     """Every question of the plan to every method; what the log holds is not asked again."""
     done = {record.key for record in log.records}
     methods = [(job, make(job.spec)) for job in jobs]
+    towers = dict.fromkeys(split(method)[0] for _, method in methods)
     scenes = iter(pictures(plan.questions, plan.benchmarks) if jobs else ())
     while batch := list(islice(scenes, PICTURES)):
         items = [(place, item) for place, (_, asked) in enumerate(batch) for item in asked]
@@ -152,14 +158,16 @@ def ask(
         if not any(left.values()):
             continue
         pixels = processor.image_processor([drawn.image for drawn, _ in batch], return_tensors="pt")
-        watch = Stopwatch(model.device)
-        encoded = encode(model, pixels.to(model.device))
-        encode_ms = watch.lap() / len(items)
-        for job, method in methods:
-            if left[job]:
-                for record in _answers(model, processor, job, method, encoded, left[job], encode_ms):
-                    log.append(record)
-                advance(len(left[job]))
+        pixels = pixels.to(model.device)
+        for tower in towers:  # once for all methods that leave the tower alone, anew for each that does not
+            watch = Stopwatch(model.device)
+            encoded = encode(model, pixels, tower)
+            encode_ms = watch.lap() / len(items)
+            for job, method in methods:
+                if left[job] and split(method)[0] == tower:
+                    for record in _answers(model, processor, job, method, encoded, left[job], encode_ms):
+                        log.append(record)
+                    advance(len(left[job]))
 
 
 def _answers(
@@ -173,17 +181,20 @@ def _answers(
 ) -> Iterable[Record]:
     """One method's answers to questions about encoded pictures, in one batch."""
     watch = Stopwatch(model.device)
-    reductions = {place: method(encoded[place]) for place in {place for place, _ in items}}
+    before = split(method)[1]
+    reductions = {place: before(encoded[place]) for place in {place for place, _ in items}}
     reduce_ms = watch.lap() / len(items)
     texts = [question_prompt(processor, item.question) for _, item in items]
     chosen = [(encoded[place], reductions[place]) for place, _ in items]
-    inputs = _tokenised(model, processor, texts, [len(tokens) for tokens, _ in chosen])
+    inputs = _tokenised(model, processor, texts, [tokens.places for tokens, _ in chosen])
     watch.lap()
     prompt = splice(model, inputs, chosen)
     encode_ms += watch.lap() / len(items)  # the projector
-    said = model.generate(**prompt, max_new_tokens=12, do_sample=False, streamer=watch)
+    with pruning(model, method) as inside:
+        said = model.generate(**prompt, max_new_tokens=12, do_sample=False, streamer=watch)
+    kept = average_tokens(inside, [len(reduction) for _, reduction in chosen])
     answers = processor.batch_decode(said[:, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
-    for (place, item), answer in zip(items, map(str.strip, answers), strict=True):
+    for (place, item), answer, average in zip(items, map(str.strip, answers), kept, strict=True):
         yield Record(
             benchmark=item.benchmark,
             id=item.id,
@@ -197,8 +208,8 @@ def _answers(
             split=item.split,
             group=item.group,
             options=item.options,
-            tokens_in=len(encoded[place]),
-            tokens_kept=len(reductions[place]),
+            tokens_in=encoded[place].places,
+            tokens_kept=average,
             encode_ms=encode_ms,
             reduce_ms=reduce_ms,
             prefill_ms=watch.laps[1] / len(items),
@@ -231,9 +242,10 @@ def _parts(text: str) -> list[str]:
 
 
 def _with_keep(spec: str, keep: int) -> str:
-    return f"{spec}{',' if ':' in spec else ':'}keep={keep}"
+    """Of a chain, the last method gets it."""
+    return f"{spec}{',' if ':' in spec.rpartition('+')[2] else ':'}keep={keep}"
 
 
 def _is_adaptive(spec: str) -> bool:
-    method = make(spec)
+    method = make(spec).parts[-1]
     return method.adaptive and method.keep is None
