@@ -262,8 +262,8 @@ class Inside:
         ids, mask, labels = (inputs.get(name) for name in ("input_ids", "attention_mask", "labels"))
         if ids is None:
             raise ValueError(f"{self.method} needs the prompt as input_ids, to know where the pictures are")
-        image = (ids == self.model.config.image_token_id).cpu()
-        valid = torch.ones_like(image) if mask is None else mask.bool().cpu()
+        image = ids == self.model.config.image_token_id
+        image, valid = torch.stack([image, torch.ones_like(image) if mask is None else mask.bool()]).cpu()
         columns = torch.arange(ids.shape[1])
         pictures = tuple((int(one[0, 0]), one[:, 1]) for one in image.nonzero().split(counts))
         prompt = valid if labels is None else valid & _before_answer(labels.cpu())

@@ -57,8 +57,11 @@ def reduce(
 def select(
     model: nn.Module, inputs: Mapping[str, Any], reducer: str | Reducer
 ) -> list[tuple[VisualTokens, Reduction]]:
-    """The visual tokens of each picture in `inputs` and what the method decides for them; raises as
-    `reduce`."""
+    """The visual tokens of each picture in `inputs` and what the method decides for them; raises as `reduce`.
+
+    Where the vision tower has merged patches (ToMe), `tokens.whole(reduction)` is the decision for the
+    patches of `tokens.picture_grid`.
+    """
     method = make(reducer)
     if split(method)[2] is not None:
         raise ValueError(
@@ -95,7 +98,10 @@ def encode(model: nn.Module, inputs: Mapping[str, Any], method: Reducer | None =
         return []
     inner = unwrap(model)
     family = family_of(inner.config.model_type)
-    return family.encode(inner.base_model, inputs, None if method is None else split(method)[0])
+    tower = None if method is None else split(method)[0]
+    if tower is None:
+        return family.encode(inner.base_model, inputs)
+    return family.encode(inner.base_model, inputs, tower)
 
 
 def splice(
