@@ -13,10 +13,15 @@ from prumerge.answering import answer
 from prumerge.evaluate import harness
 from prumerge.evaluate.harness import Job, Plan, at, fingerprint, run
 from prumerge.evaluate.records import Log, by_method
+from prumerge.loading import prepare
 from prumerge.reducer import make
 from prumerge.tiny.benchmarks import BENCHMARKS, WHOLE, pictures
 
-METHODS = [name for name in prumerge.names() if name != "none" and "frames" not in prumerge.make(name).needs]
+METHODS = [
+    name
+    for name in prumerge.names()
+    if name != "none" and "frames" not in make(name).needs and make(name).place != "language model"
+]
 
 
 def plan(methods="prumerge,spatial", budgets="36", benchmarks="existence,perception", questions=WHOLE):
@@ -42,6 +47,24 @@ def test_options_stay_beside_the_budget(spec):
     job = at(spec, 36, visual_tokens())
     assert job.label == f"{spec}@36"
     assert len(make(job.spec)(visual_tokens(seed=1))) == 36
+
+
+@pytest.mark.parametrize("name", ["fastv", "pyramiddrop", "sparsevlm", "prumerge+fastv"])
+def test_inside_the_language_model_keep_is_what_the_paper_calls_so(name):
+    assert at(name, 36, visual_tokens()) == Job(f"{name}@36", f"{name}:keep=36")
+
+
+@pytest.mark.parametrize(
+    ("chain", "spec"),
+    [
+        ("topk:keep=100+prumerge", "topk:keep=100+prumerge:keep=35"),
+        ("tome:r=4+prumerge:k=8", "tome:r=4+prumerge:k=8,keep=35"),
+        ("prumerge:keep=99+spatial", "prumerge:keep=99+spatial:keep=36"),
+    ],
+)
+def test_the_last_of_a_chain_gets_the_budget(chain, spec):
+    assert at(chain, 36, visual_tokens()) == Job(f"{chain}@36", spec)
+    assert plan(chain).methods == (chain, "random")
 
 
 def test_a_budget_that_a_method_cannot_meet_is_refused():
@@ -159,6 +182,34 @@ def test_budgets_are_met_and_adaptive_methods_have_rivals_at_their_mean(whole):
         "prumerge@auto": kept["prumerge@auto"],
         **{f"{name}@{mean}": {mean} for name in ("spatial", "random")},
     }
+
+
+def test_methods_inside_tower_and_language_model_are_asked_too(tiny, tmp_path):
+    log = Log(tmp_path / "answers.jsonl", {})
+    methods = "fastv,tome,tome:r=60+prumerge,pyramiddrop"
+    asked(tiny, plan(methods, benchmarks="existence"), log)
+    groups = by_method(log.records)
+    kept = {label: {record.tokens_kept for record in records} for label, records in groups.items()}
+    assert kept == {
+        "none": {576},
+        "fastv@36": {(576 + 576 + 36 + 36) / 4},
+        "tome@36": {36},
+        "tome:r=60+prumerge@36": {36},
+        "pyramiddrop@36": {(576 + 228 + 90 + 36) / 4},
+        "random@36": {36},
+    }
+    assert {record.tokens_in for record in log.records} == {576}
+    drawn, items = next(pictures(WHOLE, ("existence",)))
+    for label, spec in [("fastv@36", "fastv:keep=36"), ("tome@36", "tome:keep=36")]:
+        alone = answer(*tiny, drawn.image, items[0].question, make(spec))
+        (record,) = (record for record in groups[label] if record.id == items[0].id)
+        assert (record.prediction, record.tokens_kept) == (alone.answer, alone.visual_tokens)
+        with prumerge.attach(tiny[0], spec) as attached:
+            inputs = prepare(tiny[1], drawn.image, items[0].question)
+            said = tiny[0].generate(**inputs, max_new_tokens=12, do_sample=False)
+            assert attached.average_tokens == [record.tokens_kept]
+        said = tiny[1].decode(said[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert said.strip() == record.prediction
 
 
 def test_a_batch_answers_what_each_question_alone_gets(tmp_path):

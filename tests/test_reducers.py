@@ -13,7 +13,7 @@ import prumerge
 from prumerge import ops
 
 METHODS = prumerge.names()
-BUDGETED = [name for name in METHODS if name != "none"]
+BUDGETED = [name for name in METHODS if name not in ("none", "sparsevlm")]  # recycled tokens come on top
 GRIDS = [(1, 24, 24), (1, 7, 9), (1, 9, 7), (2, 5, 6), (3, 1, 4)]
 TINY = [(1, 1, 1), (1, 1, 2), (1, 2, 1), (2, 1, 1)]
 EXTRA = {"prumerge": 1, "prumerge_plus": 1, "trim": 1}
