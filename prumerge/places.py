@@ -42,7 +42,7 @@ class LayerReducer(Reducer):
     """
 
     place = "language model"
-    needs = "attention in the language model"
+    needs = "attention"
 
     reads: ClassVar[int] = -1
     """Whose attention a stage looks at: that of the layer before it (-1) or of the layer after it (0)."""

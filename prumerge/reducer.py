@@ -38,8 +38,9 @@ class Reducer(ABC):
     """Where it works: one of `PLACES`."""
 
     needs: ClassVar[str] = "nothing"
-    """What it reads besides the features: "attention" (of the class token, or the mean over patches where
-    there is none), "class token", "text", "frames"; several with commas between them."""
+    """What it reads besides the features: "attention" (in the tower of the class token, or the mean over
+    patches where there is none), "class token", "keys", "text", "frames"; several with commas between
+    them."""
 
     training_free: ClassVar[bool] = True
     """Whether it works on a model that was not trained with it."""

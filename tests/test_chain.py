@@ -1,5 +1,7 @@
 """Methods one after the other, and the positions of what they leave."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from builders import IMAGE, PICTURE, answer, llava, prompt, row_of, visual_tokens
@@ -13,6 +15,13 @@ CHAINS = [
     "topk:keep=40+pool:keep=9",
     "pool:keep=50+prumerge:keep=7",
     "spatial:keep=30+none",
+    # the class token kept first, last, twice
+    "visionzip:keep=20+topk:keep=5",
+    "visionzip:keep=20+prumerge:keep=4",
+    "visionzip:keep=20+cdpruner:keep=6",
+    "topk:keep=30+visionzip:keep=9",
+    "pool:keep=30+visionzip:keep=9",
+    "visionzip:keep=30+visionzip:keep=9",
 ]
 
 
@@ -102,6 +111,54 @@ def test_a_second_method_sees_keys_and_sizes_of_the_same_matrix():
     assert pruned.sizes is None
 
 
+def test_a_kept_class_token_is_a_token_of_the_next_method():
+    tokens = visual_tokens((1, 6, 6))
+    zipped = prumerge.make("visionzip:keep=9")(tokens)
+    left = tokens.reduced(zipped)
+    assert torch.equal(left.features[0], tokens.class_feature)
+    torch.testing.assert_close(left.keys[0], tokens.class_key)
+    torch.testing.assert_close(left.keys[1:], zipped.weights[1:, :36] @ tokens.keys)
+    assert left.sizes[0] == 1
+    assert left.sizes.sum() == 37
+    assert float(left.relevance[0]) == 0  # no patch, so nothing that matches the text
+    sized = replace(tokens, sizes=torch.full((36,), 2.0)).reduced(zipped)
+    assert sized.sizes.tolist() == [1, *(2 * left.sizes[1:]).tolist()]
+
+
+def test_a_video_in_a_chain_has_the_mean_of_its_class_tokens():
+    tokens = visual_tokens((4, 3, 5), class_tokens=4)
+    for spec in ("visionzip:keep=24+topk:keep=6", "topk:keep=30+visionzip:keep=9", "pool:keep=20+prumerge"):
+        first, second = map(prumerge.make, spec.split("+"))
+        between = tokens.reduced(first(tokens))
+        torch.testing.assert_close(between.class_feature, tokens.class_feature.mean(0))
+        whole = prumerge.make(spec)(tokens)
+        torch.testing.assert_close(whole.apply(tokens), second(between).apply(between))
+    twice = prumerge.make("visionzip:keep=24+visionzip:keep=9")(tokens)
+    torch.testing.assert_close(twice.apply(tokens)[0], tokens.class_feature.mean(0))
+    assert twice.weights.shape == (9, 64)
+
+
+def test_layers_asked_for_later_go_through_the_matrix_too():
+    tokens, other = visual_tokens((1, 6, 6)), visual_tokens((1, 6, 6), seed=1)
+    tokens = replace(tokens, elsewhere=lambda layer: (other.queries, other.keys, other.class_key))
+    reduction = prumerge.make("pool:keep=9")(tokens)
+    left = tokens.reduced(reduction)
+    torch.testing.assert_close(left.scored_by("writer").keys, reduction.weights @ other.keys)
+    assert torch.equal(left.scored_by("writer").queries, other.queries)
+    assert not torch.equal(left.attention(), left.scored_by("writer").attention())
+    assert visual_tokens((1, 6, 6)).reduced(reduction).scored_by("writer").elsewhere is None
+
+
+def test_words_and_projector_stay_with_what_is_left():
+    tokens = visual_tokens((1, 6, 6))
+    words = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    asked = replace(tokens, relevance=None, text=lambda: words, embed=lambda features: 2 * features)
+    left = asked.reduced(prumerge.make("pool:keep=9")(asked))
+    assert torch.equal(left.embeddings(), 2 * left.features)
+    expected = prumerge.ops.relevance(left.embeddings(), words, inverted=False)
+    assert torch.equal(prumerge.make("trim").relevance(left, instead=""), expected)
+
+
 def test_queries_of_patches_go_through_the_matrix_too():
     (tokens, _), *_ = prumerge.select(llava("siglip"), prompt(*ROWS), "none")
     reduction = prumerge.make("pool:keep=4")(tokens)
@@ -119,7 +176,9 @@ def test_three_in_a_row_are_two_and_one():
     assert chain.weights.shape == (5, 63)
 
 
-@pytest.mark.parametrize("spec", ["topk:keep=9+pool:keep=3", "prumerge+topk:keep=2"])
+@pytest.mark.parametrize(
+    "spec", ["topk:keep=9+pool:keep=3", "prumerge+topk:keep=2", "tome:r=2+visionzip:keep=6+cdpruner:keep=3"]
+)
 def test_a_chain_through_every_door(model, spec):
     inputs = prompt(*ROWS)
     shorter = reduced(model, inputs, spec)
@@ -152,7 +211,15 @@ def positions_by_hand(inputs, row, places):
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("positions", ["original", "median"])
 @pytest.mark.parametrize(
-    "spec", ["prumerge:keep=4", "pool:keep=4", "topk:keep=3,order=score", "tome:r=4+topk:keep=5"]
+    "spec",
+    [
+        "prumerge:keep=4",
+        "pool:keep=4",
+        "topk:keep=3,order=score",
+        "tome:r=4+topk:keep=5",
+        "visionzip:keep=6",
+        "tome:r=4+visionzip:keep=5",
+    ],
 )
 def test_positions_are_those_of_the_places_that_tokens_stand_for(model, spec, positions, given, padding):
     inputs = prompt(*ROWS, padding=padding)
@@ -163,9 +230,9 @@ def test_positions_are_those_of_the_places_that_tokens_stand_for(model, spec, po
     places = [
         sorted(
             place
-            if positions == "original" or one.weights is None
+            if positions == "original" or one.weights is None or not weights.any()  # a class token
             else sorted(weights.nonzero()[:, 0].tolist())[(int((weights != 0).sum()) - 1) // 2]
-            for place, weights in zip(one.index.tolist(), one.matrix(16), strict=True)
+            for place, weights in zip(one.index.tolist(), one.matrix(16)[:, :16], strict=True)
         )
         for one in whole
     ]

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import peft
 import pytest
@@ -172,6 +173,50 @@ def test_class_attention_weighs_merged_tokens_by_their_size():
     logits = query @ keys / 2 + torch.cat([torch.ones(1), merged.sizes]).log()
     torch.testing.assert_close(merged.attention(), logits.softmax(-1).mean((0, 1))[1:])
     assert merged.sizes.sum() == 16
+
+
+def test_attention_of_frames_weighs_merged_tokens_too():
+    tokens = visual_tokens((3, 4, 5), class_tokens=3)
+    sized = replace(tokens, sizes=torch.arange(60) % 4 + 1.0)
+    apart = torch.cat([frame.attention() for frame in sized.frames()])
+    torch.testing.assert_close(sized.attention(), apart)
+    assert not torch.allclose(sized.attention(), tokens.attention())
+    assert [frame.sizes.tolist() for frame in sized.frames()] == [x.tolist() for x in sized.sizes.chunk(3)]
+
+
+def test_other_layers_are_only_there_where_nothing_was_merged():
+    inputs = prompt(*ROWS)
+    ((merged, _), *_) = select(llava(), inputs, "tome:r=4+visionzip:keep=5")
+    assert merged.elsewhere is None
+    assert merged.scored_by("writer") is merged
+    ((alone, _), *_) = select(llava(), inputs, "tome:r=0+visionzip:keep=5")
+    ((plain, _), *_) = select(llava(), inputs, "visionzip:keep=5")
+    assert torch.equal(alone.scored_by("writer").keys, plain.scored_by("writer").keys)
+    assert torch.equal(alone.scored_by("first").keys, plain.scored_by("first").keys)
+    assert not torch.equal(plain.keys, plain.scored_by("writer").keys)
+
+
+@pytest.mark.parametrize("method", ["cdpruner:keep=4", "trim:keep=4"])
+def test_words_reach_a_method_after_merging(method):
+    inputs = prompt(*ROWS)
+    other = {**inputs, "input_ids": inputs["input_ids"].where(inputs["input_ids"] != 6, 40)}
+    words = llava().get_input_embeddings()(torch.tensor([5, 6, 7])).detach()
+    (first, _), *rest = select(llava(), inputs, f"tome:r=4+{method}")
+    # The pad and begin tokens of the row are no words.
+    assert torch.equal(first.text(), words)
+    assert len(rest) == 2
+    (changed, _), *_ = select(llava(), other, f"tome:r=4+{method}")
+    assert not torch.equal(changed.text(), words)
+
+
+@pytest.mark.parametrize("spec", ["tome:r=4", "tome:keep=30"])
+@pytest.mark.parametrize("class_tokens", [1, 3])
+def test_frames_merge_apart(spec, class_tokens):
+    tokens = visual_tokens((3, 4, 5), class_tokens=class_tokens)
+    reduction = prumerge.make(spec)(tokens)
+    one = prumerge.make(spec.replace("30", "10"))
+    expected = torch.cat([one(frame).apply(frame) for frame in tokens.frames()])
+    torch.testing.assert_close(reduction.apply(tokens), expected)
 
 
 def test_attach_and_what_follows_inside_the_language_model():

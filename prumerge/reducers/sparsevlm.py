@@ -36,7 +36,7 @@ class SparseVLM(LayerReducer):
     """
 
     paper = "https://arxiv.org/abs/2410.04417"
-    needs = "text, attention in the language model"
+    needs = "text, attention"
 
     keep: int | float = 1 / 3
     """What the official tables are called by, about the mean over layers: a count or a share below 1."""

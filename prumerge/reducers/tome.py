@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import normalize
 
 from prumerge import ops
+from prumerge.frames import joined, shares
 from prumerge.places import TowerReducer
 from prumerge.tokens import Reduction, VisualTokens
 
@@ -73,7 +74,7 @@ class ToMe(TowerReducer):
 
         Rows are what is left of set A, then set B, as in the official code.
         """
-        unit = F.normalize(keys.float(), dim=-1)
+        unit = normalize(keys.float(), dim=-1)
         similarity = unit[..., ::2, :] @ unit[..., 1::2, :].mT
         if class_token:
             similarity[..., 0, :] = -torch.inf
@@ -91,9 +92,22 @@ class ToMe(TowerReducer):
         return row
 
     def __call__(self, tokens: VisualTokens) -> Reduction:
-        """One step of `r`, or with `keep` as many as it takes, on tokens as they come."""
+        """One step of `r`, or with `keep` as many as it takes, on each frame's tokens as they come."""
+        frames = tokens.frames()
+        if len(frames) == 1:
+            return self._merge(tokens)
+        own = [None] * len(frames) if self.keep is None else shares(self.count(len(tokens)), len(frames))
+        parts = {
+            number: replace(self, keep=share)._merge(frame)
+            for number, (frame, share) in enumerate(zip(frames, own, strict=True))
+            if share != 0
+        }
+        return joined(parts, tokens)
+
+    def _merge(self, tokens: VisualTokens) -> Reduction:
         class_token = tokens.class_key is not None
-        keys = tokens.keys if tokens.class_key is None else torch.cat([tokens.class_key[None], tokens.keys])
+        own = tokens.keys[:0] if tokens.class_key is None else tokens.class_key.view(1, -1)
+        keys = torch.cat([own, tokens.keys])
         keys = keys.float().unflatten(1, (tokens.heads, -1)).mean(1)
         sizes = torch.ones(len(keys), device=keys.device)
         if tokens.sizes is not None:
