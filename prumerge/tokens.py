@@ -196,7 +196,9 @@ class VisualTokens:
     @property
     def class_tokens(self) -> int:
         """How many class tokens a method may keep: none, one, or one for each frame."""
-        return 0 if self.class_feature is None else len(self.class_feature.view(-1, self.features.shape[1]))
+        if self.class_feature is None:
+            return 0
+        return len(self.class_feature) if self.class_feature.ndim == 2 else 1
 
     @property
     def places(self) -> int:

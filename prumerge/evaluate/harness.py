@@ -93,8 +93,8 @@ class Plan:
         }
 
     def fixed(self, tokens: VisualTokens) -> list[Job]:
-        """`none`, and every method at every budget; `tokens` is any picture to count on, with
-        words for methods that read them."""
+        """`none`, and every method at every budget; `tokens` is any picture to count on, with words for
+        methods that read them."""
         return [
             Job("none", "none"),
             *(at(spec, budget, tokens) for budget in self.budgets for spec in self.methods),

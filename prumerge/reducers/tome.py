@@ -106,7 +106,7 @@ class ToMe(TowerReducer):
 
     def _merge(self, tokens: VisualTokens) -> Reduction:
         class_token = tokens.class_key is not None
-        own = tokens.keys[:0] if tokens.class_key is None else tokens.class_key.view(1, -1)
+        own = tokens.keys[:0] if tokens.class_key is None else tokens.class_key.reshape(1, -1)
         keys = torch.cat([own, tokens.keys])
         keys = keys.float().unflatten(1, (tokens.heads, -1)).mean(1)
         sizes = torch.ones(len(keys), device=keys.device)
