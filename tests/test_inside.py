@@ -591,7 +591,7 @@ def test_prompts_that_were_reduced_by_hand_are_pruned_inside_too(llama):
 
 def test_it_is_no_shorter_prompt(llama):
     with pytest.raises(
-        ValueError, match=r"fastv works inside .* use it as `with prumerge.attach\(model, 'fastv'\)"
+        ValueError, match=r"fastv works inside .* use it by `with prumerge.attach\(model, 'fastv'\)"
     ):
         prumerge.reduce(llama, prompt(*ROWS), "fastv")
 
