@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from PIL import Image
 
+from prumerge.inside import average_tokens, pruning
 from prumerge.loading import prepare
 from prumerge.models import unwrap
-from prumerge.reducer import Reducer
+from prumerge.places import split
+from prumerge.reducer import Reducer, make
 from prumerge.splice import encode, splice
 from prumerge.stopwatch import Stopwatch
 
@@ -22,10 +24,10 @@ class Answer:
     method: str
     """The reducer's spec; "untouched" for the model as Transformers runs it."""
     answer: str
-    visual_tokens: int
-    """That the language model read."""
+    visual_tokens: float
+    """That the language model read; on average over its layers where a method prunes between them."""
     prompt_tokens: int
-    """That the language model read, visual ones included."""
+    """That the language model was handed, visual ones included."""
     answer_tokens: int
     encode_ms: float
     """Vision tower and projector."""
@@ -57,21 +59,24 @@ def answer(
         prompt["mm_encoder_outputs"] = {"image": features}
         encode_ms, reduce_ms = watch.lap(), 0.0
     else:
-        tokens = encode(model, inputs)
+        tokens = encode(model, inputs, reducer)
         encode_ms = watch.lap()
-        chosen = [(one, reducer(one)) for one in tokens]
+        method = split(reducer)[1]
+        chosen = [(one, method(one)) for one in tokens]
         reduce_ms = watch.lap()
         prompt = splice(model, inputs, chosen)
         encode_ms += watch.lap()  # nearly all of it the projector
     ids = prompt["input_ids"]
     watch.lap()
-    generated = model.generate(**prompt, max_new_tokens=max_new_tokens, do_sample=False, streamer=watch)
+    with pruning(model, reducer or make("none")) as inside:
+        generated = model.generate(**prompt, max_new_tokens=max_new_tokens, do_sample=False, streamer=watch)
+    handed = [len(one) for one in prompt["mm_encoder_outputs"]["image"].pooler_output]
     new = generated[0, ids.shape[1] :]
     first = watch.laps[1] if len(watch.laps) > 1 else watch.laps[-1]
     return Answer(
         method="untouched" if reducer is None else str(reducer),
         answer=processor.decode(new, skip_special_tokens=True).strip(),
-        visual_tokens=sum(len(one) for one in prompt["mm_encoder_outputs"]["image"].pooler_output),
+        visual_tokens=sum(average_tokens(inside, handed)),
         prompt_tokens=ids.shape[1],
         answer_tokens=len(new),
         encode_ms=encode_ms,

@@ -4,9 +4,7 @@ harnesses."""
 from __future__ import annotations
 
 import copy
-import functools
 import inspect
-import types
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +13,14 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from prumerge.inside import Inside, average_tokens, bound
 from prumerge.models import unwrap
+from prumerge.places import split
 from prumerge.reducer import Reducer, make
-from prumerge.splice import has_pictures, select, splice
+from prumerge.splice import Positions, check_positions, decide, has_pictures, splice
 
 
-def attach(model: nn.Module, reducer: str | Reducer) -> Attachment:
+def attach(model: nn.Module, reducer: str | Reducer, *, positions: Positions = "compact") -> Attachment:
     """Make `model.forward` and `model.generate` reduce the visual tokens of raw pictures.
 
     Use it as `with attach(model, "prumerge"): ...`, or call `.detach()` on what it returns; then the model is
@@ -38,22 +38,28 @@ def attach(model: nn.Module, reducer: str | Reducer) -> Attachment:
         raise ValueError(
             f"a method is attached to this model already ({inner._prumerge.reducer}); detach it first"
         )
-    return Attachment(inner, make(reducer))
+    check_positions(positions)
+    return Attachment(inner, make(reducer), positions)
 
 
 class Attachment:
     """An attached method; see `attach`."""
 
-    def __init__(self, model: PreTrainedModel, reducer: Reducer) -> None:
+    def __init__(self, model: PreTrainedModel, reducer: Reducer, positions: Positions = "compact") -> None:
         self.model = model
         self.reducer = reducer
+        self.positions = positions
         self.tokens: list[tuple[int, int]] = []
         """Visual tokens before and after, for each picture of the latest call."""
+        inside = split(reducer)[2]
+        # First of all, so that what is shortened below comes to a model that prunes between its layers.
+        self.inside = None if inside is None else Inside(model, inside)
+        """What the method does between the layers of the language model."""
         self._before = {name: getattr(model, name) for name in _METHODS if hasattr(model, name)}
         self._own = {name: vars(model)[name] for name in _METHODS if name in vars(model)}
         model._prumerge = self
         for name in self._before:
-            setattr(model, name, _method(model, name))
+            setattr(model, name, bound(model, name, "_prumerge"))
 
     def __enter__(self) -> Attachment:
         return self
@@ -69,6 +75,14 @@ class Attachment:
         for name in [*_METHODS, "_prumerge"]:
             vars(self.model).pop(name, None)
         vars(self.model).update(self._own)
+        if self.inside is not None:
+            self.inside.remove()
+
+    @property
+    def average_tokens(self) -> list[float]:
+        """Visual tokens that a layer of the language model saw on average, for each picture of the latest
+        call: what it costs."""
+        return average_tokens(self.inside, [after for _, after in self.tokens])
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles as None: a model that was saved comes back without its attachment."""
@@ -91,7 +105,7 @@ class Attachment:
         output = original(**reduced)
         cache = getattr(output, "past_key_values", cache)
         if cache is not None:
-            cache._prumerge = _Prompt(kwargs["input_ids"], reduced["input_ids"], reduced["attention_mask"])
+            cache._prumerge = _Prompt.of(kwargs["input_ids"], reduced, self.positions)
         return output
 
     @torch.no_grad()
@@ -110,7 +124,7 @@ class Attachment:
             )
         if not filled:
             reduced = self._reduced({**kwargs, "input_ids": ids})
-            memory = _Prompt(ids, reduced["input_ids"], reduced["attention_mask"])
+            memory = _Prompt.of(ids, reduced, self.positions)
         elif memory is None:
             raise ValueError("this cache was filled without reduction; start a new one to attach a method")
         else:
@@ -122,9 +136,9 @@ class Attachment:
         return memory.restored(ids, short.shape[1], answer, cache)
 
     def _reduced(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        chosen = select(self.model, inputs, self.reducer)
-        self.tokens = [(len(tokens), len(reduction)) for tokens, reduction in chosen]
-        return splice(self.model, inputs, chosen)
+        chosen = decide(self.model, inputs, self.reducer)
+        self.tokens = [(tokens.places, len(reduction)) for tokens, reduction in chosen]
+        return splice(self.model, inputs, chosen, self.positions)
 
 
 @dataclass(frozen=True)
@@ -134,6 +148,18 @@ class _Prompt:
     full: Int[Tensor, "B L"]
     short: Int[Tensor, "B S"]
     mask: Int[Tensor, "B S"]
+    positions: Int[Tensor, "B S"] | None = None
+    """Where they have gaps."""
+
+    @classmethod
+    def of(cls, full: Tensor, reduced: dict[str, Any], positions: Positions) -> _Prompt:
+        gaps = None if positions == "compact" else reduced.get("position_ids")
+        return cls(full, reduced["input_ids"], reduced["attention_mask"], gaps)
+
+    def after(self, later: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+        """The positions of what follows a prompt with gaps, by its mask."""
+        assert self.positions is not None
+        return self.positions.max(1, keepdim=True).values + later.cumsum(1)
 
     def continued(self, ids: Tensor, inputs: dict[str, Any], image_token: int) -> dict[str, Any]:
         """A later turn: the caller's longer prompt with its beginning shortened as before."""
@@ -153,6 +179,8 @@ class _Prompt:
         later = {name: value for name, value in inputs.items() if name not in ("pixel_values", "image_sizes")}
         later["input_ids"] = torch.cat([self.short, new], dim=1)
         later["attention_mask"] = torch.cat([self.mask, new_mask], dim=1)
+        if self.positions is not None:
+            later["position_ids"] = torch.cat([self.positions, self.after(new_mask)], dim=1)
         return later
 
     def step(self, inputs: dict[str, Any], cached: int) -> dict[str, Any]:
@@ -163,7 +191,10 @@ class _Prompt:
             return inputs
         before, after = mask.split([self.full.shape[1], mask.shape[1] - self.full.shape[1]], dim=1)
         inputs["attention_mask"] = torch.cat([self.mask, after], dim=1)
-        if (positions := inputs.get("position_ids")) is not None:
+        positions = inputs.get("position_ids")
+        if self.positions is not None:
+            inputs["position_ids"] = self.after(after)[:, -ids.shape[1] :] if positions is None else positions
+        elif positions is not None:
             inputs["position_ids"] = positions - (before.sum(1) - self.mask.sum(1))[:, None]
         return inputs
 
@@ -197,16 +228,6 @@ def _lengths(inputs: dict[str, Any], defaults: Any, removed: int) -> dict[str, A
             inputs["generation_config"] = config = copy.copy(config)
             setattr(config, name, max(limit - removed, 0))
     return inputs
-
-
-def _method(model: PreTrainedModel, name: str) -> types.MethodType:
-    """A method of this one model that looks like its class's own and asks what is attached."""
-
-    @functools.wraps(getattr(type(model), name))
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self._prumerge, name)(*args, **kwargs)
-
-    return types.MethodType(method, model)
 
 
 _METHODS = ("forward", "generate")

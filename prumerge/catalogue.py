@@ -136,6 +136,8 @@ _BASES = {
     "Reducer": _FOLDER.parent / "reducer.py",
     "AttentionMerging": _FOLDER.parent / "merging.py",
     "FrameByFrame": _FOLDER.parent / "frames.py",
+    "TowerReducer": _FOLDER.parent / "places.py",
+    "LayerReducer": _FOLDER.parent / "places.py",
 }
 
 
@@ -165,7 +167,7 @@ def _members(kind: ast.ClassDef) -> dict[str, _Field]:
     found: dict[str, _Field] = {}
     for base in kind.bases:
         if (called := ast.unparse(base).rpartition(".")[2]) in _BASES:
-            found |= _members(_dataclass(_BASES[called]))
+            found |= _members(_dataclass(_BASES[called], called))
     for node, after in zip(kind.body, [*kind.body[1:], None], strict=True):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             found[node.targets[0].id] = _Field("", ast.unparse(node.value))

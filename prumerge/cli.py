@@ -80,7 +80,9 @@ def answer(
         table = _table("", "answer", "visual tokens", "encode ms", "reduce ms", "prefill ms", "decode ms")
         for one in answers:
             times = (one.encode_ms, one.reduce_ms, one.prefill_ms, one.decode_ms)
-            table.add_row(one.method, one.answer, str(one.visual_tokens), *(f"{time:.1f}" for time in times))
+            table.add_row(
+                one.method, one.answer, f"{one.visual_tokens:g}", *(f"{time:.1f}" for time in times)
+            )
         _print(table)
     else:
         print(answers[0].answer)
@@ -105,12 +107,13 @@ def show(
             method, picture = _method(reducer, keep), open_image(image)
             loaded, processor = _load(model, device)
         tokens, reduction = _look(loaded, processor, picture, method)
-        draw(picture, tokens.grid, reduction).save(draft)
+        reduction = tokens.whole(reduction)
+        draw(picture, tokens.picture_grid, reduction).save(draft)
     if as_json:
-        report = {"method": str(method), "visual_tokens": len(tokens), "kept": len(reduction)}
+        report = {"method": str(method), "visual_tokens": tokens.places, "kept": len(reduction)}
         _print_json({**report, "index": reduction.index.tolist(), "picture": str(output)})
     else:
-        print(f"{len(reduction)} of {len(tokens)} visual tokens left; see {output}")
+        print(f"{len(reduction)} of {tokens.places} visual tokens left; see {output}")
 
 
 @app.command()
@@ -208,7 +211,7 @@ def demo(
             tokens, reduction = _look(model, processor, picture, method)
             target = folder / f"{sample.path.stem}.png"
             with _written(target) as draft:
-                draw(picture, tokens.grid, reduction).save(draft)
+                draw(picture, tokens.picture_grid, tokens.whole(reduction)).save(draft)
             for question in sample.questions:
                 untouched, reduced = (
                     ask(model, processor, picture, question.text, each) for each in (None, method)
@@ -228,7 +231,7 @@ def demo(
     table = _table("picture", "question", "right answer", "with all 576", str(method), "tokens")
     for row in rows:
         answers = (row["untouched"]["answer"], row["reduced"]["answer"])
-        tokens_left = str(row["reduced"]["visual_tokens"])
+        tokens_left = f"{row['reduced']['visual_tokens']:g}"
         table.add_row(Path(row["picture"]).name, row["question"], row["right"], *answers, tokens_left)
     _print(table)
     print(f"What was kept and merged: {', '.join(dict.fromkeys(row['picture'] for row in rows))}")
@@ -458,7 +461,7 @@ def _method(spec: str, keep: str | None) -> Any:
 
     if keep is None:
         return make(spec)
-    return make(f"{spec}{',' if ':' in spec else ':'}keep={keep}")
+    return make(f"{spec}{',' if ':' in spec.rpartition('+')[2] else ':'}keep={keep}")
 
 
 def _load(model: str, device: str) -> tuple[Any, Any]:

@@ -24,22 +24,26 @@ class FrameByFrame(Reducer):
         frames, count = tokens.frames(), self.count(len(tokens))
         if len(frames) == 1:
             return self.choose(tokens, count)
-        ends = [count * number // len(frames) for number in range(len(frames) + 1)]
-        shares = [end - start for start, end in pairwise(ends)]
         parts = {
             number: self.choose(frame, share)
-            for number, (frame, share) in enumerate(zip(frames, shares, strict=True))
+            for number, (frame, share) in enumerate(zip(frames, shares(count, len(frames)), strict=True))
             if share  # fewer tokens than frames leave some frames out
         }
-        return _joined(parts, tokens)
+        return joined(parts, tokens)
 
     @abstractmethod
     def choose(self, tokens: VisualTokens, count: int) -> Reduction:
         """Decide which `count` (at least 1) tokens of one frame are left."""
 
 
-def _joined(parts: dict[int, Reduction], tokens: VisualTokens) -> Reduction:
-    """The reductions of frames as one of the whole."""
+def shares(count: int, frames: int) -> list[int]:
+    """A budget divided evenly among frames."""
+    ends = [count * number // frames for number in range(frames + 1)]
+    return [end - start for start, end in pairwise(ends)]
+
+
+def joined(parts: dict[int, Reduction], tokens: VisualTokens) -> Reduction:
+    """The reductions of frames, by their numbers, as one of the whole."""
     frames, size = tokens.grid[0], len(tokens) // tokens.grid[0]
     index = torch.cat([part.index + number * size for number, part in parts.items()])
     if all(part.weights is None for part in parts.values()):

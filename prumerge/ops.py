@@ -167,9 +167,36 @@ def places(where: Bool[Tensor, "N"], count: int) -> Int[Tensor, "count"]:
     return where.int().argsort(descending=True, stable=True)[:count]
 
 
+def packed(stays: Bool[Tensor, "B L"], *, on_the_right: bool) -> Int[Tensor, "B S"]:
+    """The columns that stay in each row, in order, padded to the longest row (by some that do not)."""
+    length = int(stays.sum(1).max())
+    # A stable sort moves what stays to one side of its row without changing its order.
+    order = (~stays if on_the_right else stays).int().argsort(dim=1, stable=True)
+    return order[:, :length] if on_the_right else order[:, -length:]
+
+
+def merged(
+    values: Float[Tensor, "*B S D"], sizes: Float[Tensor, "*B S"], row: Int[Tensor, "*B S"], count: int
+) -> tuple[Float[Tensor, "*B M D"], Float[Tensor, "*B M"]]:
+    """The size-weighted mean of all tokens that go into each of `count` rows, and its own size."""
+    into = torch.zeros(*sizes.shape[:-1], count, device=sizes.device).scatter_add(-1, row, sizes)
+    total = torch.zeros(*into.shape, values.shape[-1], device=values.device).scatter_add(
+        -2, row[..., None].expand_as(values), values * sizes[..., None]
+    )
+    return (total / into[..., None]).to(values.dtype), into
+
+
 def evenly(count: int, among: int, device: torch.device) -> Int[Tensor, "count"]:
     """`count` different places spread evenly over 0 to `among` - 1, each in the middle of its share."""
     return (torch.arange(count, device=device) * 2 + 1) * among // max(2 * count, 1)
+
+
+def listed(numbers: int | str) -> tuple[int, ...]:
+    """(8, 16, 24) from "8-16-24"."""
+    parts = str(numbers).split("-")
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError(f"whole numbers in a row are written as 8-16-24, not {numbers!r}")
+    return tuple(map(int, parts))
 
 
 def rows_by_columns(text: str) -> tuple[int, int]:

@@ -18,7 +18,10 @@ from prumerge import ops
 from prumerge.catalogue import added, name_of, names
 from prumerge.tokens import Reduction, VisualTokens
 
-__all__ = ["Reducer", "make", "names"]
+__all__ = ["PLACES", "Chain", "Reducer", "make", "names"]
+
+PLACES = ("vision tower", "before the language model", "language model")
+"""Where a method can work, in the order in which a picture comes by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +35,12 @@ class Reducer(ABC):
     """Where the method comes from."""
 
     place: ClassVar[str] = "before the language model"
-    """Where tokens are reduced: in the "vision tower", "before the language model", or in the "language
-    model"."""
+    """Where it works: one of `PLACES`."""
 
     needs: ClassVar[str] = "nothing"
-    """What it reads besides the features: "attention" (of the class token, or the mean over patches where
-    there is none), "class token", "text", "frames"; several with commas between them."""
+    """What it reads besides the features: "attention" (in the tower of the class token, or the mean over
+    patches where there is none), "class token", "keys", "text", "frames"; several with commas between
+    them."""
 
     training_free: ClassVar[bool] = True
     """Whether it works on a model that was not trained with it."""
@@ -65,6 +68,11 @@ class Reducer(ABC):
     @abstractmethod
     def __call__(self, tokens: VisualTokens) -> Reduction:
         """Decide what to keep of one image, and how it is merged."""
+
+    @property
+    def parts(self) -> tuple[Reducer, ...]:
+        """The methods of a chain, in order; of a method alone, itself."""
+        return (self,)
 
     def count(self, available: int) -> int:
         """The number of tokens that `keep` asks for out of `available`."""
@@ -106,11 +114,52 @@ class Reducer(ABC):
         return f"{name}:{','.join(given)}" if given else name
 
 
+@dataclass(frozen=True, kw_only=True)
+class Chain(Reducer):
+    """Methods one after the other, each on what the one before it left: `"a+b"`.
+
+    Methods before the language model are matrices, so a chain of them is their product. One method in the
+    vision tower may come first and one inside the language model last.
+    """
+
+    chain: tuple[Reducer, ...]
+
+    def __post_init__(self) -> None:
+        at = [PLACES.index(part.place) for part in self.chain]
+        for place in (0, 2):
+            if at.count(place) > 1:
+                raise ValueError(f"{self}: only one method of a chain can work in the {PLACES[place]}")
+        if at != sorted(at):
+            ordered = "+".join(map(str, sorted(self.chain, key=lambda part: PLACES.index(part.place))))
+            raise ValueError(
+                f"{self}: a picture comes by the vision tower first and the language model last; "
+                f"write {ordered}"
+            )
+
+    @property
+    def parts(self) -> tuple[Reducer, ...]:
+        return self.chain
+
+    def __call__(self, tokens: VisualTokens) -> Reduction:
+        """What the methods before the language model decide together."""
+        before = [part for part in self.chain if part.place == Reducer.place] or [make("none")]
+        whole = before[0](tokens)
+        for part in before[1:]:
+            whole = part(tokens.reduced(whole)).after(whole, len(tokens), tokens.class_tokens)
+        return whole
+
+    def __str__(self) -> str:
+        return "+".join(map(str, self.chain))
+
+
 def make(spec: str | Reducer) -> Reducer:
-    """A reducer from `"name"` or `"name:option=value,option=value"`; a reducer is handed back as it is.
+    """A reducer from `"name"` or `"name:option=value,option=value"`, a chain of them from `"first+second"`; a
+    reducer is handed back as it is.
 
     Raises ValueError for unknown names, options and values, naming those there are.
     """
+    if isinstance(spec, str) and "+" in spec:
+        return Chain(chain=tuple(make(part.strip()) for part in spec.split("+")))
     if isinstance(spec, Reducer):
         return spec
     if not isinstance(spec, str):

@@ -9,19 +9,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from prumerge import ops
 from prumerge.models import family_of, unwrap
+from prumerge.places import split
 from prumerge.reducer import Reducer, make
 from prumerge.tokens import Reduction, VisualTokens
 
+Positions = Literal["compact", "original", "median"]
+"""Position ids of what is left: counted anew without gaps, those of the places that tokens stand for, or for
+merged tokens that of the median of their sources."""
 
-def reduce(model: nn.Module, inputs: Mapping[str, Any], reducer: str | Reducer) -> dict[str, Any]:
+
+def reduce(
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    reducer: str | Reducer,
+    *,
+    positions: Positions = "compact",
+) -> dict[str, Any]:
     """Shorten a prompt: encode its pictures, reduce their visual tokens, drop the placeholders that are left
     over.
 
@@ -31,22 +43,42 @@ def reduce(model: nn.Module, inputs: Mapping[str, Any], reducer: str | Reducer) 
     the side where the batch was padded before (left if it was not). Inputs without pictures come back as they
     are.
 
+    `positions` are counted anew without gaps ("compact"), or stay those of the places that the tokens stand
+    for ("original"; "median": of the median of the places merged into a token), and tokens are read in that
+    order.
+
     Gradients follow torch's own switches, so for inference call it under `torch.no_grad()`. Beam search in
     Transformers expands `mm_encoder_outputs` in place: reduce anew for each such `generate`.
 
     Raises ValueError for unknown methods and options, a family that is not supported, and a prompt whose
     placeholders do not match its pictures.
     """
-    return splice(model, inputs, select(model, inputs, reducer))
+    return splice(model, inputs, select(model, inputs, reducer), positions)
 
 
 def select(
     model: nn.Module, inputs: Mapping[str, Any], reducer: str | Reducer
 ) -> list[tuple[VisualTokens, Reduction]]:
-    """The visual tokens of each picture in `inputs` and what the method decides for them; raises as
-    `reduce`."""
+    """The visual tokens of each picture in `inputs` and what the method decides for them; raises as `reduce`.
+
+    Where the vision tower has merged patches (ToMe), `tokens.whole(reduction)` is the decision for the
+    patches of `tokens.picture_grid`.
+    """
     method = make(reducer)
-    chosen = [(tokens, _decide(method, tokens)) for tokens in encode(model, inputs)]
+    if split(method)[2] is not None:
+        raise ValueError(
+            f"{method} works inside the language model, not by a shorter prompt: use it by "
+            f"`with prumerge.attach(model, {str(method)!r})` or `prumerge answer`"
+        )
+    return decide(model, inputs, method)
+
+
+def decide(
+    model: nn.Module, inputs: Mapping[str, Any], method: Reducer
+) -> list[tuple[VisualTokens, Reduction]]:
+    """`select` for the part of a method that works before the language model."""
+    _, before, _ = split(method)
+    chosen = [(tokens, _decide(before, tokens)) for tokens in encode(model, inputs, method)]
     for tokens, reduction in chosen:
         if not 0 < len(reduction) <= len(tokens):
             raise ValueError(
@@ -61,12 +93,16 @@ def _decide(method: Reducer, tokens: VisualTokens) -> Reduction:
         return method(tokens)
 
 
-def encode(model: nn.Module, inputs: Mapping[str, Any]) -> list[VisualTokens]:
-    """The visual tokens of each picture in `inputs`; none if it holds no pictures."""
+def encode(model: nn.Module, inputs: Mapping[str, Any], method: Reducer | None = None) -> list[VisualTokens]:
+    """The visual tokens of each picture in `inputs`, none if it holds no pictures; what `method` does inside
+    the vision tower is done."""
     if not has_pictures(inputs):
         return []
     inner = unwrap(model)
-    return ask(model, inputs, family_of(inner.config.model_type).encode(inner.base_model, inputs))
+    family = family_of(inner.config.model_type)
+    tower = None if method is None else split(method)[0]
+    merging = () if tower is None else (tower,)
+    return ask(model, inputs, family.encode(inner.base_model, inputs, *merging))
 
 
 def ask(model: nn.Module, inputs: Mapping[str, Any], pictures: Sequence[VisualTokens]) -> list[VisualTokens]:
@@ -83,7 +119,7 @@ def ask(model: nn.Module, inputs: Mapping[str, Any], pictures: Sequence[VisualTo
 
     @cache
     def texts() -> list[Tensor]:
-        return _words(inner, inputs, [len(tokens) for tokens in pictures])
+        return _words(inner, inputs, [tokens.places for tokens in pictures])
 
     def text(number: int) -> Tensor:
         return texts()[number]
@@ -113,19 +149,43 @@ def _words(inner: Any, inputs: Mapping[str, Any], sizes: list[int]) -> list[Floa
 
 
 def splice(
-    model: nn.Module, inputs: Mapping[str, Any], chosen: Sequence[tuple[VisualTokens, Reduction]]
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    chosen: Sequence[tuple[VisualTokens, Reduction]],
+    positions: Positions = "compact",
 ) -> dict[str, Any]:
     """The second half of `reduce`: the shorter prompt for decisions that are made, in prompt order."""
+    check_positions(positions)
     if not chosen:
         return dict(inputs)
+    standing = None
+    if positions != "compact":
+        chosen, places = zip(*(_in_place(*one, positions) for one in chosen), strict=True)
+        before = [0, *accumulate(tokens.places for tokens, _ in chosen)]
+        standing = torch.cat([first + index for first, index in zip(before, places, strict=False)])
     inner = unwrap(model)
     family = family_of(inner.config.model_type)
     rest = {name: value for name, value in inputs.items() if name not in family.ENCODER_INPUTS}
-    kept = torch.cat([_first(len(tokens), len(reduction)) for tokens, reduction in chosen])
-    shorter = _shorten(inner.config, rest, kept, pictures=len(chosen))
+    kept = torch.cat([_first(tokens.places, len(reduction)) for tokens, reduction in chosen])
+    shorter = _shorten(inner.config, rest, kept, standing, pictures=len(chosen))
     features = family.project(inner.base_model, [reduction.apply(tokens) for tokens, reduction in chosen])
     shorter["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=features)}
     return shorter
+
+
+def _in_place(
+    tokens: VisualTokens, reduction: Reduction, positions: Positions
+) -> tuple[tuple[VisualTokens, Reduction], Int[Tensor, "M"]]:
+    """A decision with its tokens in the order of the places that they stand for, and these places."""
+    whole = tokens.whole(reduction)
+    places, order = (whole.medians(tokens.places) if positions == "median" else whole.index).sort(stable=True)
+    return (tokens, reduction.rows(order)), places
+
+
+def check_positions(positions: str) -> None:
+    """Raise ValueError for a word that is none of `Positions`."""
+    if positions not in get_args(Positions):
+        raise ValueError(f"positions are {', '.join(get_args(Positions))}, not {positions!r}")
 
 
 def has_pictures(inputs: Mapping[str, Any]) -> bool:
@@ -139,8 +199,17 @@ def _first(places: int, kept: int) -> Bool[Tensor, "places"]:
     return torch.arange(places) < kept
 
 
-def _shorten(config: Any, inputs: dict[str, Any], kept: Bool[Tensor, "N"], pictures: int) -> dict[str, Any]:
-    """Drop the placeholders that are not `kept` (in prompt order), and pad the rows to one length again."""
+def _shorten(
+    config: Any,
+    inputs: dict[str, Any],
+    kept: Bool[Tensor, "N"],
+    standing: Int[Tensor, "M"] | None,
+    pictures: int,
+) -> dict[str, Any]:
+    """Drop the placeholders that are not `kept` (in prompt order), and pad the rows to one length again.
+
+    The M that stay get the positions of those that they are `standing` for; None: counted without gaps.
+    """
     ids = inputs.get("input_ids")
     if ids is None:
         raise ValueError("the prompt must come as input_ids; inputs_embeds cannot be shortened")
@@ -152,13 +221,18 @@ def _shorten(config: Any, inputs: dict[str, Any], kept: Bool[Tensor, "N"], pictu
     if kept.all():
         return inputs
     stays = mask.masked_scatter(image, kept)
-    length = int(stays.sum(1).max())
-    on_the_right = bool(mask[:, 0].all()) and not mask[:, -1].all()
-    # A stable sort moves what stays to one side of its row without changing its order.
-    order = (~stays if on_the_right else stays).int().argsort(dim=1, stable=True)
-    order = order[:, :length] if on_the_right else order[:, -length:]
+    on_the_right = bool(mask[:, 0].all()) and not bool(mask[:, -1].all())
+    order = ops.packed(stays, on_the_right=on_the_right)
     padding = ~stays.gather(1, order)
-    if (positions := inputs.get("position_ids")) is not None:  # counted anew, without gaps
+    positions = inputs.get("position_ids")
+    if standing is not None:
+        if positions is None:
+            positions = (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
+        at = image.flatten().nonzero()[:, 0]
+        into, of = at[kept].to(positions.device), at.to(positions.device)[standing.to(positions.device)]
+        flat = positions.expand_as(ids).flatten()
+        inputs["position_ids"] = flat.index_copy(0, into, flat[of]).view_as(ids)
+    elif positions is not None:  # counted anew, without gaps
         inputs["position_ids"] = positions - (image & ~stays).cumsum(1).to(positions.device)
     fill = {"input_ids": _padding_id(config), "labels": -100}
     for name, value in inputs.items():

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 Layer: TypeAlias = Literal["first", "writer"]
 Scores: TypeAlias = tuple[Float[Tensor, "Q D"], Float[Tensor, "N D"], Float[Tensor, "*frames D"] | None]
@@ -54,6 +55,13 @@ class VisualTokens:
 
     text: Callable[[], Float[Tensor, "T H"]] | None = None
     """The language model's embeddings of the words around the picture, looked up when a method asks."""
+
+    sizes: Float[Tensor, "N"] | None = None
+    """How many patches each token holds, once some were merged: attention gets the logarithm on its logits
+    (proportional attention, ToMe 3)."""
+
+    merged: Merged | None = None
+    """Where the vision tower merged patches on its way: what became of the picture's own grid."""
 
     def __post_init__(self) -> None:
         frames, rows, columns = self.grid
@@ -112,6 +120,8 @@ class VisualTokens:
         if self.class_key is not None:
             to_itself = query @ self.class_key.float().reshape(frames, heads, width, 1) * scale
             logits = torch.cat([to_itself, logits], dim=-1)
+        if self.sizes is not None:
+            logits[..., -(len(self) // frames) :] += self.sizes.log().view(frames, 1, 1, -1)
         received = logits.softmax(dim=-1).mean(dim=(1, 2))
         return received[:, -(len(self) // frames) :].flatten()
 
@@ -154,6 +164,7 @@ class VisualTokens:
 
         queries = [self.queries] * count if len(self.queries) == 1 else self.queries.chunk(count)
         relevance = [None] * count if self.relevance is None else self.relevance.chunk(count)
+        sizes = [None] * count if self.sizes is None else self.sizes.chunk(count)
         shares = zip(
             self.features.chunk(count),
             self.keys.chunk(count),
@@ -161,6 +172,7 @@ class VisualTokens:
             own(self.class_key),
             own(self.class_feature),
             relevance,
+            sizes,
             strict=True,
         )
         return [
@@ -173,10 +185,75 @@ class VisualTokens:
                 class_key=class_key,
                 class_feature=class_feature,
                 relevance=relevance,
+                sizes=sizes,
                 elsewhere=partial(elsewhere, number) if self.elsewhere else None,
             )
-            for number, (features, keys, queries, class_key, class_feature, relevance) in enumerate(shares)
+            for number, (features, keys, queries, class_key, class_feature, relevance, sizes) in enumerate(
+                shares
+            )
         ]
+
+    @property
+    def class_tokens(self) -> int:
+        """How many class tokens a method may keep: none, one, or one for each frame."""
+        if self.class_feature is None:
+            return 0
+        return len(self.class_feature) if self.class_feature.ndim == 2 else 1
+
+    @property
+    def places(self) -> int:
+        """Placeholders of this picture in the processor's prompt: one for each patch, merged or not."""
+        return len(self) if self.merged is None else len(self.merged.source)
+
+    @property
+    def picture_grid(self) -> tuple[int, int, int]:
+        """Frames, rows, columns of the picture's patches, merged or not."""
+        return self.grid if self.merged is None else self.merged.grid
+
+    def whole(self, reduction: Reduction) -> Reduction:
+        """A reduction of these tokens as one of the picture's patches."""
+        if self.merged is None:
+            return reduction
+        return reduction.after(self.merged.reduction(len(self)), self.places, self.class_tokens)
+
+    def reduced(self, reduction: Reduction) -> VisualTokens:
+        """What is left, for the next method of a chain: a single row of tokens in the order of `reduction`.
+
+        Keys (and queries, where each patch has one) go through the same matrix as the features, those of
+        other layers too; a token's size counts the patches in it, and of several frames' class tokens the
+        mean is left.
+        """
+        sizes = self.sizes
+        if reduction.weights is not None:
+            each = torch.ones_like(reduction.weights[0])
+            if sizes is not None:
+                each[: len(self)] = sizes
+            sizes = (reduction.weights != 0).to(each.dtype) @ each
+        elif sizes is not None:
+            sizes = sizes[reduction.index]
+
+        def elsewhere(layer: Layer) -> Scores:
+            other = self.scored_by(layer).reduced(reduction)
+            return other.queries, other.keys, other.class_key
+
+        def one(class_token: Tensor | None) -> Tensor | None:
+            if class_token is None or class_token.ndim == 1:
+                return class_token
+            return class_token.float().mean(0).to(class_token.dtype)
+
+        return replace(
+            self,
+            features=reduction.apply(self),
+            grid=(1, 1, len(reduction)),
+            keys=reduction.of(self.keys, self.class_key),
+            queries=reduction.of(self.queries) if self.class_key is None else self.queries,
+            class_key=one(self.class_key),
+            class_feature=one(self.class_feature),
+            relevance=None if self.relevance is None else reduction.of(self.relevance[:, None])[:, 0],
+            elsewhere=elsewhere if self.elsewhere else None,
+            sizes=sizes,
+            merged=None,
+        )
 
 
 @dataclass(frozen=True)
@@ -198,10 +275,68 @@ class Reduction:
 
     def apply(self, tokens: VisualTokens) -> Float[Tensor, "M C"]:
         """The reduced features, in the dtype of the features."""
+        return self.of(tokens.features, tokens.class_feature)
+
+    def of(self, values: Float[Tensor, "N D"], of_class: Tensor | None = None) -> Float[Tensor, "M D"]:
+        """Anything that each token has, reduced as the features are; `of_class` is what the class token has,
+        [D] or [frames, D], and counts nothing where it is not given."""
         if self.weights is None:
-            return tokens.features[self.index]
-        features = tokens.features
-        class_columns = self.weights.shape[1] - len(tokens)
-        if class_columns and tokens.class_feature is not None:
-            features = torch.cat([features, tokens.class_feature.expand(class_columns, -1)])
-        return (self.weights @ features.to(self.weights.dtype)).to(features.dtype)
+            return values[self.index]
+        weights, extra = self.weights, self.weights.shape[1] - len(values)
+        if extra and of_class is None:
+            weights = weights[:, : len(values)]
+        elif extra and of_class is not None:
+            values = torch.cat([values, of_class.expand(extra, -1)])
+        return (weights @ values.to(weights.dtype)).to(values.dtype)
+
+    def rows(self, order: Int[Tensor, "M"]) -> Reduction:
+        """The same tokens in another order."""
+        return Reduction(self.index[order], None if self.weights is None else self.weights[order])
+
+    def medians(self, count: int) -> Int[Tensor, "M"]:
+        """For each token the median of the places (of `count`) that went into it; for a class token its
+        own place."""
+        if self.weights is None:
+            return self.index
+        within = (self.weights[:, :count] != 0).cumsum(1)
+        medians = (2 * within >= within[:, -1:]).int().argmax(1)
+        return torch.where(within[:, -1] > 0, medians, self.index)
+
+    def matrix(self, count: int) -> Float[Tensor, "M columns"]:
+        """The weights, those of plain pruning (one-hot rows) included; `count` is N."""
+        if self.weights is not None:
+            return self.weights
+        rows = torch.zeros(len(self), count, device=self.index.device)
+        return rows.scatter_(1, self.index[:, None], 1.0)
+
+    def after(self, first: Reduction, count: int, class_tokens: int = 1) -> Reduction:
+        """Both in one: this reduction of what `first` left of `count` tokens with so many class tokens.
+
+        The class token that this one may keep is the mean of those.
+        """
+        index = first.index[self.index]
+        if self.weights is None:
+            return Reduction(index, None if first.weights is None else first.weights[self.index])
+        weights = self.of(first.matrix(count))
+        own = self.weights[:, len(first) :]
+        if own.shape[1]:
+            weights = pad(weights, (0, count + class_tokens - weights.shape[1]))
+            weights[:, count:] += own * own.shape[1] / class_tokens
+        return Reduction(index, weights)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Which of the M tokens that a vision tower left each of a picture's P patches went into (ToMe)."""
+
+    grid: tuple[int, int, int]
+    """Frames, rows, columns of the patches."""
+
+    source: Int[Tensor, "P"]
+    """The token each patch went into."""
+
+    def reduction(self, count: int) -> Reduction:
+        """The same as a matrix: each of the `count` tokens is the mean of its patches, at the first one."""
+        rows = torch.arange(count, device=self.source.device)
+        belongs = (self.source == rows[:, None]).float()
+        return Reduction(belongs.argmax(1), belongs / belongs.sum(1, keepdim=True))

@@ -8,7 +8,9 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    MistralConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
     SiglipVisionConfig,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -78,11 +80,11 @@ def visual_tokens(
     )
 
 
-def text_config():
-    return LlamaConfig(
+def text_config(kind="llama", layers=2):
+    return {"llama": LlamaConfig, "qwen2": Qwen2Config, "mistral": MistralConfig}[kind](
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         vocab_size=VOCABULARY,
@@ -91,6 +93,7 @@ def text_config():
         bos_token_id=BOS,
         eos_token_id=None,
         initializer_range=0.3,
+        **({"sliding_window": None} if kind == "mistral" else {}),
     )
 
 
@@ -106,16 +109,28 @@ def vision_config(tower="clip", side=SIDE):
     )
 
 
-def llava(tower="clip", *, side=SIDE, layer=-2, strategy=None, seed=0, dtype=torch.float32):
+def llava(
+    tower="clip",
+    *,
+    side=SIDE,
+    layer=-2,
+    strategy=None,
+    seed=0,
+    dtype=torch.float32,
+    text="llama",
+    layers=2,
+    attention="sdpa",
+):
     """LLaVA with random weights, large enough that attention is uneven and answers are decided clearly."""
     torch.manual_seed(seed)
     config = LlavaConfig(
         vision_config=vision_config(tower, side),
-        text_config=text_config(),
+        text_config=text_config(text, layers),
         image_token_index=IMAGE,
         image_seq_length=(side // PATCH) ** 2,
         vision_feature_layer=layer,
         vision_feature_select_strategy=strategy or {"clip": "default", "siglip": "full"}[tower],
+        attn_implementation=attention,
     )
     model = LlavaForConditionalGeneration(config).eval()
     with torch.no_grad():

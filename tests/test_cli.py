@@ -67,6 +67,27 @@ def test_show_writes_the_picture_and_nothing_else(run, tmp_path):
         assert picture.width > 1000
 
 
+@pytest.mark.parametrize(
+    ("reducer", "keep", "read"),
+    [("fastv", "36", (576 + 576 + 36 + 36) / 4), ("tome:r=100+prumerge:k=8", "9", 10), ("tome", "64", 64)],
+)
+def test_methods_inside_tower_and_language_model_answer_too(run, reducer, keep, read):
+    code, out, _ = run("answer", SAMPLE, "is there a star?", "--reducer", reducer, "--keep", keep, "--json")
+    row = json.loads(out)
+    assert (code, row["visual_tokens"]) == (0, read)
+    assert row["answer"] in {"yes", "no"}
+
+
+def test_show_draws_patches_that_the_vision_tower_merged(run, tmp_path):
+    target = tmp_path / "kept.png"
+    code, out, _ = run("show", SAMPLE, "-o", target, "--reducer", "tome:r=50", "--json")
+    report = json.loads(out)
+    assert (code, report["visual_tokens"], report["kept"]) == (0, 576, 376)
+    assert report["index"] == sorted(set(report["index"]))
+    assert max(report["index"]) < 576
+    assert target.stat().st_size > 10_000
+
+
 def test_plot_attention_writes_the_figure(run, tmp_path):
     code, out, _ = run("plot-attention", SAMPLE, "-o", tmp_path / "attention.png", "--json")
     report = json.loads(out)
@@ -99,6 +120,9 @@ def test_demo_answers_every_sample_question_and_draws_each_picture(run, tmp_path
             ["answer", SAMPLE, "why?", "--reducer", "prune"],
             "there is no method 'prune'; choose one of: ",
         ),
+        (["show", SAMPLE, "--reducer", "fastv"], "fastv works inside the language model"),
+        (["answer", SAMPLE, "why?", "--reducer", "fastv:layer=9"], "the language model has 4 layers"),
+        (["answer", SAMPLE, "why?", "--reducer", "fastv+tome"], "write tome+fastv"),
         (["answer", SAMPLE, "why?", "--reducer", "prumerge:x=1"], "prumerge has no option 'x'; it has: keep"),
         (["answer", SAMPLE, "why?", "--keep", "0"], "keep must be at least 1"),
         (["answer", SAMPLE, "why?", "--keep", "-3"], "keep must be at least 1"),

@@ -13,10 +13,15 @@ from prumerge.answering import answer
 from prumerge.evaluate import harness
 from prumerge.evaluate.harness import Job, Plan, at, fingerprint, run
 from prumerge.evaluate.records import Log, by_method
+from prumerge.loading import prepare
 from prumerge.reducer import make
 from prumerge.tiny.benchmarks import BENCHMARKS, WHOLE, pictures
 
-METHODS = [name for name in prumerge.names() if name != "none" and "frames" not in prumerge.make(name).needs]
+METHODS = [
+    name
+    for name in prumerge.names()
+    if name != "none" and "frames" not in make(name).needs and make(name).place != "language model"
+]
 
 
 def plan(methods="prumerge,spatial", budgets="36", benchmarks="existence,perception", questions=WHOLE):
@@ -42,6 +47,24 @@ def test_options_stay_beside_the_budget(spec):
     job = at(spec, 36, visual_tokens())
     assert job.label == f"{spec}@36"
     assert len(make(job.spec)(visual_tokens(seed=1))) == 36
+
+
+@pytest.mark.parametrize("name", ["fastv", "pyramiddrop", "sparsevlm", "prumerge+fastv"])
+def test_inside_the_language_model_keep_is_what_the_paper_calls_so(name):
+    assert at(name, 36, visual_tokens()) == Job(f"{name}@36", f"{name}:keep=36")
+
+
+@pytest.mark.parametrize(
+    ("chain", "spec"),
+    [
+        ("topk:keep=100+prumerge", "topk:keep=100+prumerge:keep=35"),
+        ("tome:r=4+prumerge:k=8", "tome:r=4+prumerge:k=8,keep=35"),
+        ("prumerge:keep=99+spatial", "prumerge:keep=99+spatial:keep=36"),
+    ],
+)
+def test_the_last_of_a_chain_gets_the_budget(chain, spec):
+    assert at(chain, 36, visual_tokens()) == Job(f"{chain}@36", spec)
+    assert plan(chain).methods == (chain, "random")
 
 
 def test_a_budget_that_a_method_cannot_meet_is_refused():
@@ -161,6 +184,34 @@ def test_budgets_are_met_and_adaptive_methods_have_rivals_at_their_mean(whole):
     }
 
 
+def test_methods_inside_tower_and_language_model_are_asked_too(tmp_path):
+    shipped, log = prumerge.load("tiny"), Log(tmp_path / "answers.jsonl", {})
+    methods = "fastv,tome,tome:r=60+prumerge,pyramiddrop"
+    asked(shipped, replace(plan(methods, benchmarks="existence"), questions=4), log)
+    groups = by_method(log.records)
+    kept = {label: {record.tokens_kept for record in records} for label, records in groups.items()}
+    assert kept == {
+        "none": {576},
+        "fastv@36": {(576 + 576 + 36 + 36) / 4},
+        "tome@36": {36},
+        "tome:r=60+prumerge@36": {36},
+        "pyramiddrop@36": {(576 + 228 + 90 + 36) / 4},
+        "random@36": {36},
+    }
+    assert {record.tokens_in for record in log.records} == {576}
+    drawn, items = next(pictures(4, ("existence",)))
+    for label, spec in [("fastv@36", "fastv:keep=36"), ("tome@36", "tome:keep=36")]:
+        alone = answer(*shipped, drawn.image, items[0].question, make(spec))
+        (record,) = (record for record in groups[label] if record.id == items[0].id)
+        assert (record.prediction, record.tokens_kept) == (alone.answer, alone.visual_tokens)
+        with prumerge.attach(shipped[0], spec) as attached:
+            inputs = prepare(shipped[1], drawn.image, items[0].question)
+            said = shipped[0].generate(**inputs, max_new_tokens=12, do_sample=False)
+            assert attached.average_tokens == [record.tokens_kept]
+        said = shipped[1].decode(said[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert said.strip() == record.prediction
+
+
 def test_a_batch_answers_what_each_question_alone_gets(tmp_path):
     shipped, log = prumerge.load("tiny"), Log(tmp_path / "answers.jsonl", {})
     asked(shipped, replace(plan("prumerge", "36,auto", "existence,attribute"), questions=4), log)
@@ -251,3 +302,53 @@ def test_a_clip_is_asked_with_the_tokens_of_all_its_frames(tiny, tmp_path):
     )
     assert {record.tokens_in for record in log.records} == {8 * 576}
     assert {record.tokens_kept for record in groups["topk@36"]} == {8 * 36}
+
+
+@pytest.mark.parametrize("spec", ["fastv", "tome+prumerge"])
+def test_a_clip_counts_the_tokens_of_all_its_frames_wherever_they_go(tmp_path, spec):
+    shipped, log = prumerge.load("tiny"), Log(tmp_path / "answers.jsonl", {})
+    asked(shipped, replace(plan(spec, "36", "video"), questions=2), log)
+    groups = by_method(log.records)
+    expected = {"fastv": 8 * (576 + 576 + 36 + 36) / 4, "tome+prumerge": 8 * 36}
+    assert {record.tokens_kept for record in groups[f"{spec}@36"]} == {expected[spec]}
+    assert {record.tokens_in for record in log.records} == {8 * 576}
+
+
+def test_rivals_on_clips_get_the_mean_of_one_frame(tiny, tmp_path):
+    log = Log(tmp_path / "answers.jsonl", {})
+    asked(tiny, replace(plan("topk", "auto", "video"), questions=2), log)
+    groups = by_method(log.records)
+    own = sum(record.tokens_kept for record in groups["topk@auto"]) / 2 / 8
+    assert {record.tokens_kept for record in groups[f"random@{round(own)}"]} == {8 * round(own)}
+
+
+@pytest.mark.parametrize("spec", ["cdpruner:keep=36", "trim:keep=35", "tome:r=60+cdpruner:keep=36"])
+def test_methods_that_read_the_text_decide_for_each_question(spec, tmp_path):
+    shipped, log = prumerge.load("tiny"), Log(tmp_path / "answers.jsonl", {})
+    chosen = spec.rpartition(":")[0]
+    asked(shipped, replace(plan(chosen, "36", "existence,attribute"), questions=4), log)
+    answers = said(log.records)
+    assert {record.spec for record in log.records if record.method == f"{chosen}@36"} == {spec}
+    for drawn, items in list(pictures(4, ("existence", "attribute")))[:2]:
+        for item in items:
+            alone = answer(*shipped, drawn.image, item.question, make(spec))
+            assert answers[f"{chosen}@36", item.id][::2] == (alone.answer, alone.visual_tokens)
+
+
+def test_what_is_asked_changes_what_such_a_method_keeps(tiny, monkeypatch, tmp_path):
+    kept = []
+
+    def splice(model, inputs, chosen):
+        kept.append([reduction.index.tolist() for _, reduction in chosen])
+        return prumerge.splice.splice(model, inputs, chosen)
+
+    monkeypatch.setattr(harness, "splice", splice)
+    asked(tiny, plan("cdpruner", benchmarks="existence"), Log(tmp_path / "answers.jsonl", {}))
+    questions = next(indexes for indexes in kept if len({len(index) for index in indexes} - {36}) == 0)
+    assert len(set(map(tuple, questions))) > 1
+
+
+@pytest.mark.parametrize("name", ["evs", "vidcom2"])
+def test_methods_that_compare_frames_are_refused(tiny, tmp_path, name):
+    with pytest.raises(ValueError, match=f"{name}.* needs the frames of a video .* use for example"):
+        asked(tiny, plan(name, benchmarks="existence"), Log(tmp_path / "answers.jsonl", {}))

@@ -24,10 +24,10 @@ OFFICIAL = {
 }
 
 
-@pytest.mark.parametrize("spec", OFFICIAL)
-@pytest.mark.parametrize("scene", SCENES, ids=lambda path: path.stem)
-def test_a_method_returns_what_the_official_code_returned(scene, spec):
-    with safe_open(scene, "pt") as recorded:
+@pytest.fixture(params=SCENES, ids=lambda path: path.stem)
+def scene(request):
+    """The recorded tensors, and the visual tokens that went in."""
+    with safe_open(request.param, "pt") as recorded:
         tensors = {name: recorded.get_tensor(name) for name in recorded.keys()}  # noqa: SIM118
         heads, grid = recorded.metadata()["heads"], recorded.metadata()["grid"]
     tokens = prumerge.VisualTokens.from_class_sequence(
@@ -40,9 +40,24 @@ def test_a_method_returns_what_the_official_code_returned(scene, spec):
             tensors["cdpruner_image_embeds"][0], tensors["cdpruner_text_embeds"], inverted=True
         ),
     )
+    return tensors, tokens
+
+
+@pytest.mark.parametrize("spec", OFFICIAL)
+def test_a_method_returns_what_the_official_code_returned(scene, spec):
+    tensors, tokens = scene
     official, reduction = tensors[OFFICIAL[spec]], prumerge.make(spec)(tokens)
     if official.dtype == torch.int64:
         assert reduction.weights is None
         assert reduction.index.tolist() == official.tolist()
     else:
         torch.testing.assert_close(reduction.apply(tokens), official[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("spec", ["tome:r=64", "tome:keep=512"])
+def test_a_step_of_tome_merges_what_the_official_code_merged(scene, spec):
+    tensors, tokens = scene
+    left = tokens.reduced(prumerge.make(spec)(tokens))
+    features = torch.cat([left.class_feature[None], left.features])
+    torch.testing.assert_close(features, tensors["tome_r64_tokens"][0], atol=1e-4, rtol=1e-4)
+    assert torch.equal(left.sizes, tensors["tome_r64_size"][0, 1:, 0])

@@ -17,7 +17,19 @@ from prumerge.models import families
 ROOT = Path(prumerge.__file__).parent
 METHODS = sorted(path for path in (ROOT / "reducers").glob("*.py") if path.stem != "__init__")
 FAMILIES = sorted(path for path in (ROOT / "models").glob("*.py") if path.stem != "__init__")
-CORE = ("tokens", "ops", "reducer", "merging", "catalogue", "frames", "vision", "splice", "attachment")
+CORE = (
+    "tokens",
+    "ops",
+    "reducer",
+    "merging",
+    "frames",
+    "places",
+    "catalogue",
+    "vision",
+    "splice",
+    "inside",
+    "attachment",
+)
 
 
 def imports(path):
@@ -60,6 +72,7 @@ def test_a_method_knows_tensors_and_nothing_of_models_or_other_methods(path):
         "prumerge.frames",
         "prumerge.merging",
         "prumerge.ops",
+        "prumerge.places",
         "prumerge.reducer",
         "prumerge.tokens",
     }
@@ -74,7 +87,7 @@ def test_a_method_is_one_short_file_with_one_class(path):
 
 @pytest.mark.parametrize("path", [*FAMILIES, ROOT / "models" / "__init__.py", ROOT / "vision.py"], ids=named)
 def test_a_model_family_knows_tokens_and_no_method(path):
-    assert ours(path) <= {"prumerge.tokens", "prumerge.vision", "prumerge.models"}
+    assert ours(path) <= {"prumerge.tokens", "prumerge.ops", "prumerge.vision", "prumerge.models"}
 
 
 @pytest.mark.parametrize("name", ["tokens", "ops", "catalogue"])
@@ -84,13 +97,15 @@ def test_the_ground_floor_stands_on_nothing_of_ours(name):
 
 def test_reducers_stand_on_tokens_and_operations():
     assert ours(ROOT / "reducer.py") <= {"prumerge.tokens", "prumerge.ops", "prumerge.catalogue"}
-    for base in ("merging", "frames"):
+    for base in ("merging", "frames", "places"):
         assert ours(ROOT / f"{base}.py") <= {"prumerge.tokens", "prumerge.ops", "prumerge.reducer"}
 
 
 def test_splicing_reaches_methods_and_families_by_name_only():
-    assert ours(ROOT / "splice.py") <= {"prumerge.tokens", "prumerge.reducer", "prumerge.models"}
-    assert ours(ROOT / "attachment.py") <= {"prumerge.models", "prumerge.reducer", "prumerge.splice"}
+    common = {f"prumerge.{name}" for name in ("tokens", "ops", "reducer", "places", "models")}
+    assert ours(ROOT / "splice.py") <= common
+    assert ours(ROOT / "inside.py") <= common
+    assert ours(ROOT / "attachment.py") <= common | {"prumerge.splice", "prumerge.inside"}
 
 
 @pytest.mark.parametrize("path", [*(ROOT / f"{name}.py" for name in CORE), *METHODS, *FAMILIES], ids=named)
@@ -98,7 +113,7 @@ def test_the_core_knows_no_application(path):
     assert ours(path) <= {f"prumerge.{name}" for name in (*CORE, "models", "reducers")}
 
 
-@pytest.mark.parametrize("name", ["tokens", "ops", "reducer", "merging", "frames", "catalogue"])
+@pytest.mark.parametrize("name", ["tokens", "ops", "reducer", "merging", "frames", "places", "catalogue"])
 def test_methods_need_no_transformers(name):
     assert "transformers" not in {module.split(".")[0] for module in imports(ROOT / f"{name}.py")}
 
@@ -111,7 +126,7 @@ def test_the_roofline_stands_alone_and_needs_torch_only_to_verify(path):
 
 
 def test_nobody_asks_which_method_it_is():
-    classes = {"Reducer", "AttentionMerging", "FrameByFrame"}
+    classes = {"Reducer", "Chain", "AttentionMerging", "FrameByFrame", "TowerReducer", "LayerReducer"}
     for path in METHODS:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         classes |= {node.name for node in tree.body if isinstance(node, ast.ClassDef)}

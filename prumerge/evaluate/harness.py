@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 from statistics import fmean
 from typing import Any
 
@@ -14,9 +15,12 @@ from torch import Tensor
 
 from prumerge.evaluate.records import Log, Record, by_method
 from prumerge.evaluate.scoring import score
+from prumerge.inside import average_tokens, pruning
 from prumerge.loading import question_prompt
 from prumerge.models import unwrap
+from prumerge.places import split
 from prumerge.reducer import Reducer, make
+from prumerge.splice import ask as with_words
 from prumerge.splice import encode, splice
 from prumerge.stopwatch import Stopwatch
 from prumerge.tiny.benchmarks import BENCHMARKS, VIDEO, WHOLE, Item, asked
@@ -71,7 +75,7 @@ class Plan:
             )
         specs = list(dict.fromkeys([*_specs(methods), "random"]))
         for spec in specs:
-            method = make(spec)
+            method = make(spec).parts[-1]
             if method.keep != type(method).keep:
                 raise ValueError(f"{spec}: budgets are the same for all methods, give them by --keep")
         specs = [spec for spec in specs if spec != "none"]
@@ -89,7 +93,8 @@ class Plan:
         }
 
     def fixed(self, tokens: VisualTokens) -> list[Job]:
-        """`none`, and every method at every budget; `tokens` is any picture to count on."""
+        """`none`, and every method at every budget; `tokens` is any picture to count on, with words for
+        methods that read them."""
         return [
             Job("none", "none"),
             *(at(spec, budget, tokens) for budget in self.budgets for spec in self.methods),
@@ -103,9 +108,12 @@ class Plan:
 def at(spec: str, budget: int, tokens: VisualTokens) -> Job:
     """A method that hands over exactly `budget` tokens.
 
-    One that hands over more than its `keep` (PruMerge's extra token) is given a smaller one.
+    One that hands over more than its `keep` (PruMerge's extra token) is given a smaller one. Inside the
+    language model `keep` is what the paper calls so; the records say how many tokens its layers read.
     """
-    surplus = len(make(_with_keep(spec, budget))(tokens)) - budget
+    method = make(_with_keep(spec, budget))
+    handed = len(split(method)[1](tokens))
+    surplus = handed - budget if method.parts[-1].place == Reducer.place else 0
     if surplus >= budget:
         raise ValueError(f"{spec} cannot hand over as few as {budget} visual tokens")
     return Job(f"{spec}@{budget}", _with_keep(spec, budget - surplus))
@@ -122,17 +130,23 @@ def run(model: Any, processor: Any, plan: Plan, log: Log, track: Callable[[int, 
 
     Adaptive methods go first; then the others are asked at the mean number of tokens that each of them kept.
     """
-    first, _ = next(asked(1, plan.benchmarks))
-    pixels = processor.image_processor([first[0].image], return_tensors="pt").to(model.device)
+    shown, items = next(asked(1, plan.benchmarks))
+    pixels = processor.image_processor([shown[0].image], return_tensors="pt").to(model.device)
     with torch.inference_mode():
-        [tokens] = encode(model, pixels)
+        encoded = encode(model, pixels)
+        words = _tokenised(model, processor, [(range(1), items[0])], encoded)
+        [tokens] = with_words(model, words, encoded)
     each = plan.questions * len(plan.benchmarks)
     own, fixed = plan.own_choice(), plan.fixed(tokens)
     rivals = [spec for spec in plan.methods if not _is_adaptive(spec)]
     total = each * (len(fixed) + len(own) * (1 + len(rivals)))
     ask(model, processor, [*fixed, *own], plan, log, lambda done: track(done, total))
     groups = by_method(log.records)
-    means = {round(fmean(record.tokens_kept for record in groups[job.label])) for job in own}
+    # Of one picture: a clip has several.
+    means = {
+        round(fmean(one.tokens_kept * tokens.places / one.tokens_in for one in groups[job.label]))
+        for job in own
+    }
     matched = [at(spec, mean, tokens) for mean in sorted(means) for spec in rivals]
     matched = [job for job in matched if job not in fixed]
     total = each * (len(fixed) + len(own) + len(matched))
@@ -146,6 +160,7 @@ def ask(
     """Every question of the plan to every method; what the log holds is not asked again."""
     done = {record.key for record in log.records}
     methods = [(job, make(job.spec)) for job in jobs]
+    towers = dict.fromkeys(split(method)[0] for _, method in methods)
     shown = iter(asked(plan.questions, plan.benchmarks, plan.unseen) if jobs else ())
     while batch := _next_pictures(shown):
         images, items = batch
@@ -156,15 +171,16 @@ def ask(
         advance(sum(len(items) - len(rest) for rest in left.values()))
         if not any(left.values()):
             continue
-        pixels = processor.image_processor(images, return_tensors="pt")
-        watch = Stopwatch(model.device)
-        encoded = encode(model, pixels.to(model.device))
-        encode_ms = watch.lap() / len(items)
-        for job, method in methods:
-            if left[job]:
-                for record in _answers(model, processor, job, method, encoded, left[job], encode_ms):
-                    log.append(record)
-                advance(len(left[job]))
+        pixels = processor.image_processor(images, return_tensors="pt").to(model.device)
+        for tower in towers:  # once for all methods that leave the tower alone, anew for each that does not
+            watch = Stopwatch(model.device)
+            encoded = encode(model, pixels, tower)
+            encode_ms = watch.lap() / len(items)
+            for job, method in methods:
+                if left[job] and split(method)[0] == tower:
+                    for record in _answers(model, processor, job, method, encoded, left[job], encode_ms):
+                        log.append(record)
+                    advance(len(left[job]))
 
 
 def _next_pictures(
@@ -191,17 +207,23 @@ def _answers(
     encode_ms: float,
 ) -> Iterable[Record]:
     """One method's answers to questions about encoded pictures, in one batch."""
+    inputs = _tokenised(model, processor, items, encoded)
+    before = split(method)[1]
+    shown = [encoded[place] for places, _ in items for place in places]
     watch = Stopwatch(model.device)
-    reductions = {place: method(encoded[place]) for place in {place for each, _ in items for place in each}}
+    if any("text" in part.needs for part in before.parts):  # it decides anew for each question
+        chosen = [(tokens, before(tokens)) for tokens in with_words(model, inputs, shown)]
+    else:
+        reductions = {
+            place: before(encoded[place]) for place in {place for places, _ in items for place in places}
+        }
+        chosen = [(encoded[place], reductions[place]) for places, _ in items for place in places]
     reduce_ms = watch.lap() / len(items)
-    texts = [question_prompt(processor, item.question, len(places)) for places, item in items]
-    counts = [[len(encoded[place]) for place in places] for places, _ in items]
-    chosen = [(encoded[place], reductions[place]) for places, _ in items for place in places]
-    inputs = _tokenised(model, processor, texts, counts)
-    watch.lap()
     prompt = splice(model, inputs, chosen)
     encode_ms += watch.lap() / len(items)  # the projector
-    said = model.generate(**prompt, max_new_tokens=12, do_sample=False, streamer=watch)
+    with pruning(model, method) as inside:
+        said = model.generate(**prompt, max_new_tokens=12, do_sample=False, streamer=watch)
+    kept = iter(average_tokens(inside, [len(reduction) for _, reduction in chosen]))
     answers = processor.batch_decode(said[:, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
     for (places, item), answer in zip(items, map(str.strip, answers), strict=True):
         yield Record(
@@ -217,8 +239,8 @@ def _answers(
             split=item.split,
             group=item.group,
             options=item.options,
-            tokens_in=sum(len(encoded[place]) for place in places),
-            tokens_kept=sum(len(reductions[place]) for place in places),
+            tokens_in=sum(encoded[place].places for place in places),
+            tokens_kept=sum(islice(kept, len(places))),
             encode_ms=encode_ms,
             reduce_ms=reduce_ms,
             prefill_ms=watch.laps[1] / len(items),
@@ -226,14 +248,16 @@ def _answers(
         )
 
 
-def _tokenised(model: Any, processor: Any, texts: list[str], counts: list[list[int]]) -> dict[str, Tensor]:
-    """Prompts with a placeholder for each visual token, without processing pixels again."""
+def _tokenised(
+    model: Any, processor: Any, items: Sequence[tuple[range, Item]], encoded: Sequence[VisualTokens]
+) -> dict[str, Tensor]:
+    """Questions as prompts with all placeholders of their pictures, without processing pixels again."""
     placeholder = processor.tokenizer.convert_ids_to_tokens(unwrap(model).config.image_token_id)
-    whole = []
-    for text, each in zip(texts, counts, strict=True):
-        start, *rest = text.split(placeholder)
-        whole.append(start + "".join(placeholder * n + part for n, part in zip(each, rest, strict=True)))
-    texts = whole
+    texts = []
+    for places, item in items:
+        start, *rest = question_prompt(processor, item.question, len(places)).split(placeholder)
+        pictures = zip(places, rest, strict=True)
+        texts.append(start + "".join(placeholder * encoded[place].places + part for place, part in pictures))
     return dict(processor.tokenizer(texts, padding=True, return_tensors="pt").to(model.device))
 
 
@@ -253,9 +277,10 @@ def _parts(text: str) -> list[str]:
 
 
 def _with_keep(spec: str, keep: int) -> str:
-    return f"{spec}{',' if ':' in spec else ':'}keep={keep}"
+    """Of a chain, the last method gets it."""
+    return f"{spec}{',' if ':' in spec.rpartition('+')[2] else ':'}keep={keep}"
 
 
 def _is_adaptive(spec: str) -> bool:
-    method = make(spec)
+    method = make(spec).parts[-1]
     return method.adaptive and method.keep is None

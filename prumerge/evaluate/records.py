@@ -33,7 +33,8 @@ class Record:
     group: str
     options: int
     tokens_in: int
-    tokens_kept: int
+    tokens_kept: float
+    """That the language model read; on average over its layers where a method prunes between them."""
     encode_ms: float
     """This and the other times: those of the batch, divided by its questions."""
     reduce_ms: float

@@ -3,7 +3,8 @@
 A family's file holds what differs between families, as plain functions on the family's base model:
 
 - `ENCODER_INPUTS`: the processor's outputs that the vision side takes, `pixel_values` first.
-- `encode(base, inputs) -> list[VisualTokens]`: one for each picture, in prompt order.
+- `encode(base, inputs, merging=None) -> list[VisualTokens]`: one for each picture, in prompt order, merged on
+  the way by `merging` (see `vision.encode`).
 - `project(base, features) -> list[Tensor]`: reduced features [M_i, C] to language-model embeddings [M_i, H].
 """
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prumerge.tokens import VisualTokens
+from prumerge.vision import Merging
 
 
 @runtime_checkable
@@ -27,7 +29,9 @@ class Family(Protocol):
 
     ENCODER_INPUTS: tuple[str, ...]
 
-    def encode(self, base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]: ...
+    def encode(
+        self, base: Any, inputs: Mapping[str, Any], merging: Merging | None = None
+    ) -> list[VisualTokens]: ...
     def project(self, base: Any, features: list[Tensor]) -> list[Tensor]: ...
 
 

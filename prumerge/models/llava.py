@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prumerge.tokens import Layer, Scores, VisualTokens
+from prumerge.tokens import Layer, Merged, Scores, VisualTokens
+from prumerge.vision import Merging
 from prumerge.vision import encode as encode_pictures
 
 ENCODER_INPUTS = ("pixel_values", "vision_feature_layer", "vision_feature_select_strategy", "image_sizes")
 
 
-def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
+def encode(base: Any, inputs: Mapping[str, Any], merging: Merging | None = None) -> list[VisualTokens]:
     """The visual tokens of each picture: the penultimate layer's output, q and k of the last layer."""
     tower, config = base.vision_tower, base.config
     layers, strategy = (
@@ -23,35 +24,38 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
         for name in ("vision_feature_layer", "vision_feature_select_strategy")
     )
     pixels = inputs["pixel_values"]
-    encoded = encode_pictures(tower, pixels.to(tower.device), layers)
+    encoded = encode_pictures(tower, pixels.to(tower.device), layers, merging)
     if (strategy == "default") != encoded.class_token:
         raise ValueError(
             f"vision_feature_select_strategy={strategy!r} does not fit this vision tower: "
             "'default' drops the class token, 'full' is for towers without one"
         )
-    rows, columns = (side // config.vision_config.patch_size for side in pixels.shape[-2:])
+    grid = (1, *(side // config.vision_config.patch_size for side in pixels.shape[-2:]))
     patches = slice(1, None) if encoded.class_token else slice(None)
-    scores_of = cache(encoded.scores_of)  # of all pictures at once
+    scores_of = None if encoded.scores_of is None else cache(encoded.scores_of)  # of all pictures at once
 
     def scores(number: int, layer: Layer) -> Scores:
+        assert scores_of is not None
         queries, keys = (both[number] for both in scores_of(layer))
         return queries, keys[patches], keys[0] if encoded.class_token else None
 
-    return [
-        VisualTokens(
+    def tokens(picture: int) -> VisualTokens:
+        features, keys = encoded.features[picture], encoded.keys[picture]
+        source = None if encoded.source is None else encoded.source[picture]
+        return VisualTokens(
             features=features[patches],
-            grid=(1, rows, columns),
+            grid=grid if source is None else (1, 1, len(features[patches])),
             keys=keys[patches],
-            queries=queries,
+            queries=encoded.queries[picture],
             heads=encoded.heads,
             class_key=keys[0] if encoded.class_token else None,
             class_feature=features[0] if encoded.class_token else None,
-            elsewhere=partial(scores, number),
+            elsewhere=None if scores_of is None else partial(scores, picture),
+            sizes=None if encoded.sizes is None else encoded.sizes[picture, patches],
+            merged=None if source is None else Merged(grid, source),
         )
-        for number, (features, keys, queries) in enumerate(
-            zip(encoded.features, encoded.keys, encoded.queries, strict=True)
-        )
-    ]
+
+    return [tokens(picture) for picture in range(len(pixels))]
 
 
 def project(base: Any, features: list[Tensor]) -> list[Tensor]:
