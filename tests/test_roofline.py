@@ -374,7 +374,7 @@ def test_a_folder_and_a_file_are_read_like_any_published_model():
     folder = tiny_file.replace("__init__.py", "weights")
     by_folder, by_file = configs.model(folder), configs.model(f"{folder}/config.json")
     assert by_folder == by_file
-    assert (by_folder.visual_tokens, by_folder.language.layers, by_folder.tower.read_layers) == (576, 4, 4)
+    assert (by_folder.visual_tokens, by_folder.language.layers, by_folder.tower.read_layers) == (576, 4, 5)
 
 
 def test_the_original_checkpoints_are_the_same_model():
