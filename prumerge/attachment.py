@@ -15,12 +15,12 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prumerge.models import unwrap
+from prumerge.models import family_of, unwrap
 from prumerge.reducer import Reducer, make
-from prumerge.splice import has_pictures, select, splice
+from prumerge.splice import Policy, has_pictures, select, splice
 
 
-def attach(model: nn.Module, reducer: str | Reducer) -> Attachment:
+def attach(model: nn.Module, reducer: str | Reducer, *, separators: Policy = "keep") -> Attachment:
     """Make `model.forward` and `model.generate` reduce the visual tokens of raw pictures.
 
     Use it as `with attach(model, "prumerge"): ...`, or call `.detach()` on what it returns; then the model is
@@ -38,15 +38,16 @@ def attach(model: nn.Module, reducer: str | Reducer) -> Attachment:
         raise ValueError(
             f"a method is attached to this model already ({inner._prumerge.reducer}); detach it first"
         )
-    return Attachment(inner, make(reducer))
+    return Attachment(inner, make(reducer), separators)
 
 
 class Attachment:
     """An attached method; see `attach`."""
 
-    def __init__(self, model: PreTrainedModel, reducer: Reducer) -> None:
+    def __init__(self, model: PreTrainedModel, reducer: Reducer, separators: Policy = "keep") -> None:
         self.model = model
         self.reducer = reducer
+        self.separators = separators
         self.tokens: list[tuple[int, int]] = []
         """Visual tokens before and after, for each picture of the latest call."""
         self._before = {name: getattr(model, name) for name in _METHODS if hasattr(model, name)}
@@ -91,40 +92,40 @@ class Attachment:
         output = original(**reduced)
         cache = getattr(output, "past_key_values", cache)
         if cache is not None:
-            cache._prumerge = _Prompt(kwargs["input_ids"], reduced["input_ids"], reduced["attention_mask"])
+            cache._prumerge = _Prompt.of(kwargs["input_ids"], reduced)
         return output
 
     @torch.no_grad()
-    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
         original = self._before["generate"]
-        kwargs |= zip(list(inspect.signature(original).parameters)[1:], args, strict=False)
+        kwargs |= zip(inspect.signature(original).parameters, args, strict=False)
+        inputs = kwargs.pop("inputs", None)
         ids = kwargs.pop("input_ids", inputs)
         cache = kwargs.get("past_key_values")
         memory: _Prompt | None = getattr(cache, "_prumerge", None)
         filled = cache is not None and cache.get_seq_length() > 0
         if not (has_pictures(kwargs) or (filled and memory)):
-            return original(ids, **kwargs)
+            return original(**kwargs) if ids is None else original(input_ids=ids, **kwargs)
         if kwargs.get("prompt_lookup_num_tokens"):
             raise ValueError(
                 "prompt look-up proposes image placeholders as text; leave out prompt_lookup_num_tokens"
             )
         if not filled:
             reduced = self._reduced({**kwargs, "input_ids": ids})
-            memory = _Prompt(ids, reduced["input_ids"], reduced["attention_mask"])
+            memory = _Prompt.of(ids, reduced)
         elif memory is None:
             raise ValueError("this cache was filled without reduction; start a new one to attach a method")
         else:
-            reduced = memory.continued(ids, kwargs, self.model.config.image_token_id)
+            reduced = memory.continued(ids, kwargs, self.model.config)
         short = reduced.pop("input_ids")
-        answer = original(
-            short, **_lengths(reduced, self.model.generation_config, ids.shape[1] - short.shape[1])
-        )
+        removed = ids.shape[1] - short.shape[1]
+        answer = original(input_ids=short, **_lengths(reduced, self.model.generation_config, removed))
         return memory.restored(ids, short.shape[1], answer, cache)
 
     def _reduced(self, inputs: dict[str, Any]) -> dict[str, Any]:
         chosen = select(self.model, inputs, self.reducer)
         self.tokens = [(len(tokens), len(reduction)) for tokens, reduction in chosen]
-        return splice(self.model, inputs, chosen)
+        return splice(self.model, inputs, chosen, separators=self.separators)
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,16 @@ class _Prompt:
     full: Int[Tensor, "B L"]
     short: Int[Tensor, "B S"]
     mask: Int[Tensor, "B S"]
+    positions: Int[Tensor, "R B S"] | None = None
+    """Of models whose positions have several rows."""
 
-    def continued(self, ids: Tensor, inputs: dict[str, Any], image_token: int) -> dict[str, Any]:
+    @classmethod
+    def of(cls, full: Tensor, reduced: dict[str, Any]) -> _Prompt:
+        positions = reduced.get("position_ids")
+        several = positions is not None and positions.ndim == 3
+        return cls(full, reduced["input_ids"], reduced["attention_mask"], positions if several else None)
+
+    def continued(self, ids: Tensor, inputs: dict[str, Any], config: Any) -> dict[str, Any]:
         """A later turn: the caller's longer prompt with its beginning shortened as before."""
         length = self.full.shape[1]
         if ids.shape[0] != len(self.full) or not torch.equal(ids[:, :length], self.full):
@@ -144,15 +153,20 @@ class _Prompt:
                 "(what generate returned) followed by the new text, or start a new cache"
             )
         new = ids[:, length:]
-        if (new == image_token).any():
+        placeholders = [getattr(config, f"{modality}_token_id", None) for modality in ("image", "video")]
+        if any((new == token).any() for token in placeholders if token is not None):
             raise ValueError(
                 "a new picture cannot join a cache that is in use; start a new cache with all pictures"
             )
         mask = inputs.get("attention_mask")
         new_mask = torch.ones_like(new) if mask is None else mask[:, length:]
-        later = {name: value for name, value in inputs.items() if name not in ("pixel_values", "image_sizes")}
+        seen = family_of(config.model_type).ENCODER_INPUTS
+        later = {name: value for name, value in inputs.items() if name not in seen}
         later["input_ids"] = torch.cat([self.short, new], dim=1)
         later["attention_mask"] = torch.cat([self.mask, new_mask], dim=1)
+        if self.positions is not None:
+            further = self.positions[..., -1:] + new_mask.cumsum(1)
+            later["position_ids"] = torch.cat([self.positions, further], dim=-1)
         return later
 
     def step(self, inputs: dict[str, Any], cached: int) -> dict[str, Any]:
@@ -163,7 +177,7 @@ class _Prompt:
             return inputs
         before, after = mask.split([self.full.shape[1], mask.shape[1] - self.full.shape[1]], dim=1)
         inputs["attention_mask"] = torch.cat([self.mask, after], dim=1)
-        if (positions := inputs.get("position_ids")) is not None:
+        if (positions := inputs.get("position_ids")) is not None and positions.ndim == 2:
             inputs["position_ids"] = positions - (before.sum(1) - self.mask.sum(1))[:, None]
         return inputs
 

@@ -184,6 +184,23 @@ def methods(
 
 
 @app.command()
+def families(as_json: JsonOption = False) -> None:
+    """List the model families, whose attention scores their tokens, and where these are reduced."""
+    from dataclasses import asdict
+
+    from prumerge.supported import all_facts
+
+    found = all_facts()
+    if as_json:
+        _print_json([asdict(one) for one in found])
+        return
+    table = _table("family", "what it is", "takes", "attention", "reduced")
+    for one in found:
+        table.add_row(one.name, one.summary, one.takes, one.attention, one.reduced)
+    _print(table)
+
+
+@app.command()
 def demo(
     folder: Annotated[Path, typer.Option("--output", "-o", help="Where the pictures go.")] = Path("demo"),
     reducer: ReducerOption = "prumerge",

@@ -6,19 +6,32 @@ Pure functions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from prumerge.models import family_of, unwrap
+from prumerge.models import as_list, family_of, optional, unwrap
 from prumerge.reducer import Reducer, make
 from prumerge.tokens import Reduction, VisualTokens
 
+Policy = Literal["keep", "drop", "remake"]
+"""What becomes of newlines between the rows of a large picture, and of class tokens between frames: all stay,
+none, or those of rows and frames of which a token stays."""
 
-def reduce(model: nn.Module, inputs: Mapping[str, Any], reducer: str | Reducer) -> dict[str, Any]:
+VIDEOS = "pixel_values_videos"
+
+
+def reduce(
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    reducer: str | Reducer,
+    *,
+    separators: Policy = "keep",
+) -> dict[str, Any]:
     """Shorten a prompt: encode its pictures, reduce their visual tokens, drop the placeholders that are left
     over.
 
@@ -26,7 +39,8 @@ def reduce(model: nn.Module, inputs: Mapping[str, Any], reducer: str | Reducer) 
     `labels`). The result goes to `model(**...)` or `model.generate(**...)` in its place: `input_ids [B, L']`,
     every other tensor of shape [B, L] cut alike, and the features as `mm_encoder_outputs`. Rows are padded on
     the side where the batch was padded before (left if it was not). Inputs without pictures come back as they
-    are.
+    are. Newlines that a family puts between tokens stay, go, or stay where a token of their row does, as
+    `separators` says.
 
     Gradients follow torch's own switches, so for inference call it under `torch.no_grad()`. Beam search in
     Transformers expands `mm_encoder_outputs` in place: reduce anew for each such `generate`.
@@ -34,7 +48,7 @@ def reduce(model: nn.Module, inputs: Mapping[str, Any], reducer: str | Reducer) 
     Raises ValueError for unknown methods and options, a family that is not supported, and a prompt whose
     placeholders do not match its pictures.
     """
-    return splice(model, inputs, select(model, inputs, reducer))
+    return splice(model, inputs, select(model, inputs, reducer), separators=separators)
 
 
 def select(
@@ -61,48 +75,113 @@ def _decide(method: Reducer, tokens: VisualTokens) -> Reduction:
 def encode(model: nn.Module, inputs: Mapping[str, Any]) -> list[VisualTokens]:
     """The visual tokens of each picture in `inputs`; none if it holds no pictures."""
     inner = unwrap(model)
-    return family_of(inner.config.model_type).encode(inner.base_model, inputs) if has_pictures(inputs) else []
+    family = family_of(inner.config.model_type)
+    modality = modality_of(inputs)
+    if modality is None:
+        return []
+    if modality == "video" and VIDEOS not in family.ENCODER_INPUTS:
+        raise ValueError(
+            f"models of type {inner.config.model_type!r} take no videos; pass the frames as pictures"
+        )
+    return family.encode(inner.base_model, inputs)
 
 
 def splice(
-    model: nn.Module, inputs: Mapping[str, Any], chosen: Sequence[tuple[VisualTokens, Reduction]]
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    chosen: Sequence[tuple[VisualTokens, Reduction]],
+    *,
+    separators: Policy = "keep",
 ) -> dict[str, Any]:
     """The second half of `reduce`: the shorter prompt for decisions that are made, in prompt order."""
-    if not chosen:
+    if separators not in get_args(Policy):
+        raise ValueError(f"separators are {', '.join(get_args(Policy))}, not {separators!r}")
+    modality = modality_of(inputs)
+    if not chosen or modality is None:
         return dict(inputs)
     inner = unwrap(model)
-    family = family_of(inner.config.model_type)
+    family, base = family_of(inner.config.model_type), inner.base_model
     rest = {name: value for name, value in inputs.items() if name not in family.ENCODER_INPUTS}
-    kept = torch.cat([_first(len(tokens), len(reduction)) for tokens, reduction in chosen])
-    shorter = _shorten(inner.config, rest, kept, pictures=len(chosen))
-    features = family.project(inner.base_model, [reduction.apply(tokens) for tokens, reduction in chosen])
-    shorter["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=features)}
+    features, kept, standing = zip(*(_in_order(*one, separators) for one in chosen), strict=True)
+    shorter, order = _shorten(inner.config, rest, torch.cat(kept), len(chosen), modality)
+    positions = optional(family, "positions")
+    if positions is not None:
+        offsets = [0, *accumulate(tokens.placeholders for tokens, _ in chosen)]
+        at = torch.cat([first + places for first, places in zip(offsets, standing, strict=False)])
+        left = _Left(rest["input_ids"] == _placeholder(inner.config, modality), torch.cat(kept), at, order)
+        shorter["position_ids"] = left.pick(positions(base, inputs), shorter["attention_mask"])
+    deliver = optional(family, "deliver") or as_list
+    deliver(base, shorter, family.project(base, list(features)), modality)
     return shorter
 
 
+def modality_of(inputs: Mapping[str, Any]) -> str | None:
+    """Whether raw pictures ("image") or videos ("video") came with a prompt, or neither.
+
+    Raises ValueError for both at once, and for a video without frames.
+    """
+    if inputs.get("inputs_embeds") is not None and inputs.get("input_ids") is not None:
+        return None  # features are among the embeddings already
+    given = {"image": inputs.get("pixel_values"), "video": inputs.get(VIDEOS)}
+    if given["video"] is not None and 0 in given["video"].shape:
+        raise ValueError("the video has no frames; give it at least one")
+    found = [modality for modality, pixels in given.items() if pixels is not None and len(pixels)]
+    if len(found) > 1:
+        raise ValueError("pictures and videos in one batch are not supported; ask about them one by one")
+    return found[0] if found else None
+
+
 def has_pictures(inputs: Mapping[str, Any]) -> bool:
-    """Whether raw pictures came with a prompt."""
-    pixels = inputs.get("pixel_values")
-    return pixels is not None and len(pixels) > 0
+    """Whether raw pictures or videos came with a prompt."""
+    return modality_of(inputs) is not None
 
 
-def _first(places: int, kept: int) -> Bool[Tensor, "places"]:
-    """Which placeholders of one picture stay: positions are compact, so the first ones do as well as any."""
-    return torch.arange(places) < kept
+def _in_order(
+    tokens: VisualTokens, reduction: Reduction, separators: Policy
+) -> tuple[Float[Tensor, "T C"], Bool[Tensor, "P"], Int[Tensor, "T"]]:
+    """What the language model reads of one picture, which of its placeholders stay for that, and which
+    placeholder each stands for."""
+    features = reduction.apply(tokens)
+    if tokens.placed is None:  # any placeholders do, so the first ones
+        return features, torch.arange(tokens.placeholders) < len(reduction), reduction.index
+    index = reduction.index.cpu()
+    standing, between = tokens.placed[index], tokens.separators
+    if between is not None:
+        stays = torch.full((len(between.at),), separators == "keep")
+        if separators == "remake":
+            rows = between.of[index]
+            stays[rows[rows >= 0]] = True
+        standing = torch.cat([standing, between.at[stays]])
+        features = torch.cat([features, between.features[stays.to(features.device)]])
+    standing, order = standing.sort(stable=True)
+    kept = torch.zeros(tokens.placeholders, dtype=torch.bool)
+    kept[standing] = True
+    free = (~kept).nonzero()[:, 0]  # a token that stands where another does takes the next free placeholder
+    for place in standing[1:][standing[1:] == standing[:-1]].tolist():
+        nearest = int(torch.searchsorted(free, place).clamp(max=len(free) - 1))
+        kept[free[nearest]] = True
+        free = torch.cat([free[:nearest], free[nearest + 1 :]])
+    return features[order.to(features.device)], kept, standing
 
 
-def _shorten(config: Any, inputs: dict[str, Any], kept: Bool[Tensor, "N"], pictures: int) -> dict[str, Any]:
-    """Drop the placeholders that are not `kept` (in prompt order), and pad the rows to one length again."""
+def _shorten(
+    config: Any, inputs: dict[str, Any], kept: Bool[Tensor, "N"], pictures: int, modality: str
+) -> tuple[dict[str, Any], Int[Tensor, "B M"] | None]:
+    """Drop the placeholders that are not `kept` (in prompt order), and pad the rows to one length again.
+
+    Also gives the columns that are left of each row, or None if nothing is dropped.
+    """
     ids = inputs.get("input_ids")
     if ids is None:
         raise ValueError("the prompt must come as input_ids; inputs_embeds cannot be shortened")
-    if inputs.get("attention_mask") is None:
+    inputs = {"attention_mask": None, **inputs}
+    if inputs["attention_mask"] is None:
         inputs["attention_mask"] = torch.ones_like(ids)
     # The layout is worked out on the CPU, so that a GPU is waited for once.
-    image, mask = torch.stack([ids == config.image_token_id, inputs["attention_mask"].bool()]).cpu()
-    _check_places(int(image.sum()), len(kept), pictures)
+    image, mask = torch.stack([ids == _placeholder(config, modality), inputs["attention_mask"].bool()]).cpu()
+    _check_places(int(image.sum()), len(kept), pictures, modality)
     if kept.all():
-        return inputs
+        return inputs, None
     stays = mask.masked_scatter(image, kept)
     length = int(stays.sum(1).max())
     on_the_right = bool(mask[:, 0].all()) and not mask[:, -1].all()
@@ -117,22 +196,54 @@ def _shorten(config: Any, inputs: dict[str, Any], kept: Bool[Tensor, "N"], pictu
         if isinstance(value, Tensor) and value.shape == ids.shape:
             cut = value.gather(1, order.to(value.device))
             inputs[name] = cut.masked_fill(padding.to(value.device), fill.get(name, 0))
-    return inputs
+    return inputs, order
 
 
-def _check_places(places: int, needed: int, pictures: int) -> None:
+@dataclass(frozen=True)
+class _Left:
+    """What is left of a prompt, for positions with several rows (rotary positions in time and space)."""
+
+    image: Bool[Tensor, "B L"]
+    kept: Bool[Tensor, "N"]
+    standing: Int[Tensor, "T"]
+    order: Int[Tensor, "B M"] | None
+
+    def pick(self, positions: Int[Tensor, "R B L"], mask: Int[Tensor, "B M"]) -> Int[Tensor, "R1 B M"]:
+        """Of what stays its own positions, of tokens those of the places they stand for, and before them a
+        row without gaps, which Transformers makes masks from."""
+        if self.order is not None:
+            flat = positions.flatten(1)
+            at = self.image.flatten().nonzero()[:, 0].to(flat.device)
+            into, of = at[self.kept.to(flat.device)], at[self.standing.to(flat.device)]
+            flat = flat.index_copy(1, into, flat[:, of])
+            order = self.order.to(flat.device).expand(len(flat), -1, -1)
+            positions = flat.view_as(positions).gather(2, order)
+            positions = positions.masked_fill(mask == 0, 0)
+        count = (mask.long().cumsum(1) - 1).masked_fill(mask == 0, 0)
+        return torch.cat([count[None], positions.to(count.device)])
+
+
+def _check_places(places: int, needed: int, pictures: int, modality: str) -> None:
     if places == needed:
         return
+    what = {"image": "picture"}.get(modality, modality)
     if not places:
-        raise ValueError("the prompt has no image placeholder; write <image> where the picture belongs")
+        raise ValueError(
+            f"the prompt has no {modality} placeholder; write <{modality}> where the {what} belongs"
+        )
     each = needed // pictures
     raise ValueError(
-        f"the prompt has placeholders for {places / each:g} pictures ({places} tokens, {each} each), but "
-        f"{pictures} came with it; write <image> once for each picture"
+        f"the prompt has placeholders for {places / each:g} {what}s ({places} tokens, {each} each), but "
+        f"{pictures} came with it; write <{modality}> once for each {what}"
     )
+
+
+def _placeholder(config: Any, modality: str) -> int:
+    return getattr(config, f"{modality}_token_id")
 
 
 def _padding_id(config: Any) -> int:
     """A token to pad with that no picture is spliced into."""
-    candidates = (config.text_config.pad_token_id, config.text_config.eos_token_id, 0)
-    return next((c for c in candidates if isinstance(c, int) and 0 <= c != config.image_token_id), 1)
+    candidates = (config.text_config.pad_token_id, config.text_config.eos_token_id, 0, 1, 2)
+    taken = (config.image_token_id, getattr(config, "video_token_id", None))
+    return next(c for c in candidates if isinstance(c, int) and c >= 0 and c not in taken)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +15,9 @@ class VisualTokens:
     """The visual tokens of ONE image or video as its encoder left them; there is no batch axis.
 
     `N` patches, `C` feature channels, `D` channels of the scoring layer (all heads side by side), `Q`
-    queries: one where the encoder has a class token, `N` where it has none.
+    queries: one for each class token, or `N` where the encoder has none. Frames of a video, or tiles of a
+    large picture, are encoded one by one: tokens come frame by frame, each with its class token if there are
+    any.
     """
 
     features: Float[Tensor, "N C"]
@@ -32,12 +34,22 @@ class VisualTokens:
     patch's."""
 
     heads: int
-    class_key: Float[Tensor, "D"] | None = None
+    class_key: Float[Tensor, "*frames D"] | None = None
     """The class token's own key, a column of the softmax; None for encoders without one (SigLIP, Qwen)."""
 
-    class_feature: Float[Tensor, "C"] | None = None
+    class_feature: Float[Tensor, "*frames C"] | None = None
     relevance: Float[Tensor, "N"] | None = None
     """How well each patch matches the prompt, for methods that read the text."""
+
+    tiles: tuple[tuple[int, int], ...] = ()
+    """Rows and columns of each tile of a picture that was encoded in tiles; `grid` is then (1, 1, N)."""
+
+    placed: Int[Tensor, "N"] | None = None
+    """The placeholder of its picture that each token stands for, on the CPU; None: they are in order, with
+    nothing between. Where they are given, tokens are read in this order, whatever a method's order is."""
+
+    separators: Separators | None = None
+    """What the family puts between the tokens."""
 
     def __post_init__(self) -> None:
         frames, rows, columns = self.grid
@@ -45,6 +57,8 @@ class VisualTokens:
             raise ValueError(f"a grid of {self.grid} does not hold {len(self.features)} visual tokens")
         if self.keys.shape[1] % self.heads:
             raise ValueError(f"{self.heads} heads do not divide keys of width {self.keys.shape[1]}")
+        if self.tiles and sum(rows * columns for rows, columns in self.tiles) != len(self.features):
+            raise ValueError(f"tiles of {self.tiles} do not hold {len(self.features)} visual tokens")
 
     @classmethod
     def from_class_sequence(
@@ -78,21 +92,80 @@ class VisualTokens:
     def __len__(self) -> int:
         return len(self.features)
 
+    @property
+    def placeholders(self) -> int:
+        """Placeholders of this picture in the processor's prompt."""
+        return len(self) + (0 if self.separators is None else len(self.separators.at))
+
+    def parts(self) -> list[VisualTokens]:
+        """Each frame or tile as a picture of its own, in order; of a picture in one piece, itself."""
+        frames, rows, columns = self.grid
+        grids = self.tiles or [(rows, columns)] * frames
+        if len(grids) == 1:
+            return [self]
+        sizes = [height * width for height, width in grids]
+        class_tokens = [
+            [None] * len(sizes) if one is None or one.ndim == 1 else one.unbind()
+            for one in (self.class_key, self.class_feature)
+        ]
+        asking = {1: [self.queries] * len(sizes), len(sizes): self.queries.split(1)}
+        queries = asking.get(len(self.queries)) or self.queries.split(sizes)
+        relevance = [None] * len(sizes) if self.relevance is None else self.relevance.split(sizes)
+        shares = zip(
+            self.features.split(sizes), self.keys.split(sizes), queries, *class_tokens, relevance, strict=True
+        )
+        return [
+            replace(
+                self,
+                grid=(1, *grid),
+                features=features,
+                keys=keys,
+                queries=query,
+                class_key=class_key,
+                class_feature=class_feature,
+                relevance=relevant,
+                tiles=(),
+                placed=None,
+                separators=None,
+            )
+            for grid, (features, keys, query, class_key, class_feature, relevant) in zip(
+                grids, shares, strict=True
+            )
+        ]
+
     def attention(self, *, split_heads: bool = True) -> Float[Tensor, "N"]:
         """Attention that each patch receives, in float32: from the class token, or the mean over all patches.
 
         `split_heads=True` is the attention the encoder computes, averaged over heads. `False` takes all heads
         as one of width D, scale D^-0.5: what the official PruMerge code does.
         """
+        one_for_all = self.class_key is not None and self.class_key.ndim == 1
+        if not one_for_all and len(parts := self.parts()) > 1:  # attention in the encoder never crosses them
+            return torch.cat([part.attention(split_heads=split_heads) for part in parts])
         heads = self.heads if split_heads else 1
         query = self.queries.float().unflatten(1, (heads, -1)).transpose(0, 1)  # [heads, Q, D/heads]
         key = self.keys.float().unflatten(1, (heads, -1)).permute(1, 2, 0)  # [heads, D/heads, N]
         logits = query @ key * query.shape[-1] ** -0.5
         if self.class_key is not None:
-            to_itself = query @ self.class_key.float().view(heads, -1, 1) * query.shape[-1] ** -0.5
+            to_itself = query @ self.class_key.float().reshape(heads, -1, 1) * query.shape[-1] ** -0.5
             logits = torch.cat([to_itself, logits], dim=-1)
         received = logits.softmax(dim=-1).mean(dim=(0, 1))
         return received[-len(self) :]
+
+
+@dataclass(frozen=True)
+class Separators:
+    """What a family puts between the visual tokens of a picture: newlines after the rows of a large one, or
+    the class token of each frame."""
+
+    at: Int[Tensor, "L"]
+    """The placeholder of each, among those of the picture; on the CPU, as is `of`."""
+
+    features: Float[Tensor, "L C"]
+    """What they are, like `VisualTokens.features`, where the model is."""
+
+    of: Int[Tensor, "N"]
+    """For each token the separator of its row or frame; -1 where it has none."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,18 @@ class Encoded:
     heads: int
     class_token: bool
 
+    @property
+    def first(self) -> int:
+        """Where the patches begin."""
+        return int(self.class_token)
+
+    def split(self, sizes: list[int]) -> list[Encoded]:
+        """The batch in pieces of so many pictures."""
+        shares = zip(
+            self.features.split(sizes), self.queries.split(sizes), self.keys.split(sizes), strict=True
+        )
+        return [Encoded(*share, heads=self.heads, class_token=self.class_token) for share in shares]
+
 
 def encode(tower: Any, pixel_values: Float[Tensor, "B 3 H W"], layers: int | Sequence[int]) -> Encoded:
     """Encode pictures; `layers` index the tower's hidden states as in Transformers (-1 is the last layer's

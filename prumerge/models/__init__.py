@@ -2,49 +2,71 @@
 
 A family's file holds what differs between families, as plain functions on the family's base model:
 
-- `ENCODER_INPUTS`: the processor's outputs that the vision side takes, `pixel_values` first.
+- `ENCODER_INPUTS`: the processor's outputs that the vision side takes, `pixel_values` first; with
+  `pixel_values_videos` the family takes videos.
+- `TAKES`, `ATTENTION`, `REDUCED`: what it is shown, whose attention scores its tokens, and where they are
+  reduced, as `prumerge families` says it; plain strings, since they are read without importing the file.
 - `encode(base, inputs) -> list[VisualTokens]`: one for each picture, in prompt order.
 - `project(base, features) -> list[Tensor]`: reduced features [M_i, C] to language-model embeddings [M_i, H].
+
+And where a family needs them:
+
+- `deliver(base, prompt, features, modality)`: puts projected features into the prompt, for models that do not
+  take them as a list.
+- `positions(base, inputs) -> Tensor [R, B, L]`: of the whole prompt, for models with rotary positions in time
+  and space.
+
+Files that begin with an underscore hold what families share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from prumerge.supported import families
 from prumerge.tokens import VisualTokens
+
+__all__ = ["Family", "as_list", "check_sees", "families", "family_of", "optional", "unwrap"]
 
 
 @runtime_checkable
 class Family(Protocol):
     """What a family's file provides."""
 
+    TAKES: str
+    ATTENTION: str
+    REDUCED: str
     ENCODER_INPUTS: tuple[str, ...]
 
     def encode(self, base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]: ...
     def project(self, base: Any, features: list[Tensor]) -> list[Tensor]: ...
 
 
-@cache
-def families() -> tuple[str, ...]:
-    """The model types that are supported."""
-    return tuple(sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py")))
-
-
 def family_of(model_type: str) -> Family:
     """The adapter of a family; ValueError, naming the supported ones, if there is none."""
-    if model_type not in families():
+    name = model_type.replace("-", "_")
+    if name not in families():
         raise ValueError(
             f"models of type {model_type!r} are not supported yet; supported: {', '.join(families())} "
-            "(a new family is one file with encode() and project(), see CONTRIBUTING.md)"
+            "(a new family is one file with two functions, encode() and project(); see CONTRIBUTING.md)"
         )
-    return cast(Family, import_module(f"prumerge.models.{model_type}"))
+    return cast(Family, import_module(f"prumerge.models.{name}"))
+
+
+def optional(family: Family, name: str) -> Callable[..., Any] | None:
+    """A function that only some families provide."""
+    return getattr(family, name, None)
+
+
+def as_list(base: Any, prompt: dict[str, Any], features: list[Tensor], modality: str) -> None:
+    """`deliver` for most: one tensor for each picture."""
+    prompt["mm_encoder_outputs"] = {modality: BaseModelOutputWithPooling(pooler_output=features)}
 
 
 def unwrap(model: nn.Module) -> PreTrainedModel:
