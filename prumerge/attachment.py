@@ -20,11 +20,14 @@ from prumerge.reducer import Reducer, make
 from prumerge.splice import Policy, has_pictures, select, splice
 
 
-def attach(model: nn.Module, reducer: str | Reducer, *, separators: Policy = "keep") -> Attachment:
+def attach(
+    model: nn.Module, reducer: str | Reducer, *, clip: bool = False, separators: Policy = "keep"
+) -> Attachment:
     """Make `model.forward` and `model.generate` reduce the visual tokens of raw pictures.
 
     Use it as `with attach(model, "prumerge"): ...`, or call `.detach()` on what it returns; then the model is
-    as before. Only this instance is touched, and PEFT models may be wrapped before or after.
+    as before. `clip` and `separators` are those of `reduce`. Only this instance is touched, and PEFT models
+    may be wrapped before or after.
 
     `generate` returns the caller's prompt followed by the answer, and a cache that it filled may be used for
     a second turn that continues the same prompt. `forward` returns logits for the shorter prompt; the loss is
@@ -38,15 +41,18 @@ def attach(model: nn.Module, reducer: str | Reducer, *, separators: Policy = "ke
         raise ValueError(
             f"a method is attached to this model already ({inner._prumerge.reducer}); detach it first"
         )
-    return Attachment(inner, make(reducer), separators)
+    return Attachment(inner, make(reducer), clip, separators)
 
 
 class Attachment:
     """An attached method; see `attach`."""
 
-    def __init__(self, model: PreTrainedModel, reducer: Reducer, separators: Policy = "keep") -> None:
+    def __init__(
+        self, model: PreTrainedModel, reducer: Reducer, clip: bool = False, separators: Policy = "keep"
+    ) -> None:
         self.model = model
         self.reducer = reducer
+        self.clip = clip
         self.separators = separators
         self.tokens: list[tuple[int, int]] = []
         """Visual tokens before and after, for each picture of the latest call."""
@@ -123,7 +129,7 @@ class Attachment:
         return memory.restored(ids, short.shape[1], answer, cache)
 
     def _reduced(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        chosen = select(self.model, inputs, self.reducer)
+        chosen = select(self.model, inputs, self.reducer, clip=self.clip)
         self.tokens = [(len(tokens), len(reduction)) for tokens, reduction in chosen]
         return splice(self.model, inputs, chosen, separators=self.separators)
 

@@ -48,8 +48,18 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command()
 def answer(
-    image: ImageArgument,
-    question: Annotated[str, typer.Argument(help="What to ask about it.", show_default=False)],
+    image: Annotated[
+        str,
+        typer.Argument(
+            help="A picture: JPEG, PNG, WebP, ...; with --video the question.", show_default=False
+        ),
+    ],
+    question: Annotated[str | None, typer.Argument(help="What to ask about it.", show_default=False)] = None,
+    video: Annotated[
+        Path | None,
+        typer.Option(help="In place of the picture a clip: a folder of pictures, a GIF, or a video file."),
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames taken of a clip, evenly.")] = 8,
     model: ModelOption = "tiny",
     reducer: ReducerOption = "prumerge",
     keep: KeepOption = None,
@@ -58,12 +68,20 @@ def answer(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a question about a picture, with few visual tokens."""
+    """Ask a question about a picture or a clip, with few visual tokens."""
+    if video is not None:
+        if question is not None:
+            raise ValueError("ask about a picture or about a clip: with --video leave the picture out")
+        question = image
+    if question is None:
+        raise ValueError("Missing argument 'QUESTION': what to ask about the picture")
     with _status("loading"):
         from prumerge.answering import answer as ask
+        from prumerge.clips import open_clip
         from prumerge.loading import open_image
 
-        method, picture = _method(reducer, keep), open_image(image)
+        method = _method(reducer, keep)
+        picture = open_image(image) if video is None else open_clip(video, frames)
         loaded, processor = _load(model, device)
     with _status("answering"):
         methods = [None, method] if compare else [method]
@@ -339,7 +357,8 @@ def _method(spec: str, keep: str | None) -> Any:
 
     if keep is None:
         return make(spec)
-    return make(f"{spec}{',' if ':' in spec else ':'}keep={keep}")
+    name, at, frames = spec.partition("@")
+    return make(f"{name}{',' if ':' in name else ':'}keep={keep}{at}{frames}")
 
 
 def _load(model: str, device: str) -> tuple[Any, Any]:

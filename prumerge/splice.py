@@ -30,6 +30,7 @@ def reduce(
     inputs: Mapping[str, Any],
     reducer: str | Reducer,
     *,
+    clip: bool = False,
     separators: Policy = "keep",
 ) -> dict[str, Any]:
     """Shorten a prompt: encode its pictures, reduce their visual tokens, drop the placeholders that are left
@@ -39,7 +40,9 @@ def reduce(
     `labels`). The result goes to `model(**...)` or `model.generate(**...)` in its place: `input_ids [B, L']`,
     every other tensor of shape [B, L] cut alike, and the features as `mm_encoder_outputs`. Rows are padded on
     the side where the batch was padded before (left if it was not). Inputs without pictures come back as they
-    are. Newlines that a family puts between tokens stay, go, or stay where a token of their row does, as
+    are. With `clip` the pictures of a row are the frames of one clip: methods see them together.
+
+    Newlines that a family puts between tokens stay, go, or stay where a token of their row does, as
     `separators` says.
 
     Gradients follow torch's own switches, so for inference call it under `torch.no_grad()`. Beam search in
@@ -48,16 +51,16 @@ def reduce(
     Raises ValueError for unknown methods and options, a family that is not supported, and a prompt whose
     placeholders do not match its pictures.
     """
-    return splice(model, inputs, select(model, inputs, reducer), separators=separators)
+    return splice(model, inputs, select(model, inputs, reducer, clip=clip), separators=separators)
 
 
 def select(
-    model: nn.Module, inputs: Mapping[str, Any], reducer: str | Reducer
+    model: nn.Module, inputs: Mapping[str, Any], reducer: str | Reducer, *, clip: bool = False
 ) -> list[tuple[VisualTokens, Reduction]]:
     """The visual tokens of each picture in `inputs` and what the method decides for them; raises as
     `reduce`."""
     method = make(reducer)
-    chosen = [(tokens, _decide(method, tokens)) for tokens in encode(model, inputs)]
+    chosen = [(tokens, _decide(method, tokens)) for tokens in encode(model, inputs, clip=clip)]
     for tokens, reduction in chosen:
         if not 0 < len(reduction) <= len(tokens):
             raise ValueError(
@@ -72,8 +75,9 @@ def _decide(method: Reducer, tokens: VisualTokens) -> Reduction:
         return method(tokens)
 
 
-def encode(model: nn.Module, inputs: Mapping[str, Any]) -> list[VisualTokens]:
-    """The visual tokens of each picture in `inputs`; none if it holds no pictures."""
+def encode(model: nn.Module, inputs: Mapping[str, Any], *, clip: bool = False) -> list[VisualTokens]:
+    """The visual tokens of each picture in `inputs`, or of each row's pictures as a clip; none if it holds no
+    pictures."""
     inner = unwrap(model)
     family = family_of(inner.config.model_type)
     modality = modality_of(inputs)
@@ -83,7 +87,23 @@ def encode(model: nn.Module, inputs: Mapping[str, Any]) -> list[VisualTokens]:
         raise ValueError(
             f"models of type {inner.config.model_type!r} take no videos; pass the frames as pictures"
         )
-    return family.encode(inner.base_model, inputs)
+    found = family.encode(inner.base_model, inputs)
+    if not clip or modality == "video":
+        return found
+    places = inputs["input_ids"] == _placeholder(inner.config, modality)
+    _check_places(int(places.sum()), sum(one.placeholders for one in found), len(found), modality)
+    return [VisualTokens.from_frames(frames) for frames in _by_row(found, places.sum(1).tolist()) if frames]
+
+
+def _by_row(pictures: list[VisualTokens], counts: list[int]) -> list[list[VisualTokens]]:
+    """The pictures of each row of a batch, by its number of placeholders."""
+    waiting, rows = iter(pictures), []
+    for count in counts:
+        row: list[VisualTokens] = []
+        while sum(one.placeholders for one in row) < count:
+            row.append(next(waiting))
+        rows.append(row)
+    return rows
 
 
 def splice(

@@ -89,6 +89,33 @@ class VisualTokens:
             relevance=relevance.squeeze(0) if relevance is not None and relevance.ndim == 2 else relevance,
         )
 
+    @classmethod
+    def from_frames(cls, frames: Sequence[VisualTokens]) -> VisualTokens:
+        """The frames of a clip that were encoded as pictures, as one video; ValueError if they differ in
+        size or hold more than patches."""
+        one = frames[0]
+        if any(frame.grid != one.grid or frame.tiles or frame.separators for frame in frames):
+            raise ValueError("the frames of a clip must be of one size, and in one piece each")
+        if len(frames) == 1:
+            return one
+
+        def together(parts: list[Tensor | None]) -> Tensor | None:
+            found = [part for part in parts if part is not None]
+            return torch.stack(found) if found else None
+
+        relevance = [frame.relevance for frame in frames if frame.relevance is not None]
+        return cls(
+            features=torch.cat([frame.features for frame in frames]),
+            grid=(len(frames) * one.grid[0], *one.grid[1:]),
+            keys=torch.cat([frame.keys for frame in frames]),
+            queries=torch.cat([frame.queries for frame in frames]),
+            heads=one.heads,
+            class_key=together([frame.class_key for frame in frames]),
+            class_feature=together([frame.class_feature for frame in frames]),
+            relevance=torch.cat(relevance) if relevance else None,
+            placed=torch.arange(sum(map(len, frames))),
+        )
+
     def __len__(self) -> int:
         return len(self.features)
 

@@ -18,7 +18,18 @@ ROOT = Path(prumerge.__file__).parent
 METHODS = sorted(path for path in (ROOT / "reducers").glob("*.py") if path.stem != "__init__")
 FAMILIES = sorted((ROOT / "models").glob("[!_]*.py"))
 SHARED = sorted((ROOT / "models").glob("_*.py"))
-CORE = ("tokens", "ops", "reducer", "merging", "catalogue", "supported", "vision", "splice", "attachment")
+CORE = (
+    "tokens",
+    "ops",
+    "reducer",
+    "merging",
+    "catalogue",
+    "supported",
+    "temporal",
+    "vision",
+    "splice",
+    "attachment",
+)
 
 
 def imports(path):
@@ -83,7 +94,8 @@ def test_the_ground_floor_stands_on_nothing_of_ours(name):
 
 
 def test_reducers_stand_on_tokens_and_operations():
-    assert ours(ROOT / "reducer.py") <= {"prumerge.tokens", "prumerge.catalogue"}
+    assert ours(ROOT / "reducer.py") <= {"prumerge.tokens", "prumerge.catalogue", "prumerge.temporal"}
+    assert ours(ROOT / "temporal.py") <= {"prumerge.tokens", "prumerge.reducer"}
     assert ours(ROOT / "merging.py") <= {"prumerge.tokens", "prumerge.ops", "prumerge.reducer"}
 
 
