@@ -31,7 +31,9 @@ def test_the_generated_documents_are_fresh():
     assert (done.returncode, done.stdout) == (0, "")
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/architecture.md", "docs/families.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/architecture.md", "docs/families.md", "CONTRIBUTING.md"]
+)
 def test_links_between_documents_lead_somewhere(document):
     path = ROOT / document
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
