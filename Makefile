@@ -22,6 +22,7 @@ docs: .venv/installed-dev  ## write the generated parts of the documents anew
 bench: .venv/installed-dev  ## measure again what benchmarks/results holds
 	$(BIN)/python benchmarks/reduction.py
 	$(BIN)/python benchmarks/encoder.py
+	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/llava_7b_shape.py
 	$(BIN)/python benchmarks/splicing.py

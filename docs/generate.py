@@ -15,9 +15,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from roofline_tables import (
+    roofline_command,
+    roofline_conventions,
+    roofline_machines,
+    roofline_models,
+    roofline_scenario,
+    roofline_table_2,
+)
 from typer.testing import CliRunner
 
-from prumerge.catalogue import entries, entry
+from prumerge.catalogue import FACTS, built_in, entry
 from prumerge.cli import app
 from prumerge.evaluate.report import MEASURES
 from prumerge.supported import all_facts, families
@@ -25,22 +33,22 @@ from prumerge.supported import all_facts, families
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("methods", "results", "families")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("methods", "results", "families", "roofline")),
 ]
 
 
 def methods() -> str:
-    rows = ["| method | what it does | reads | adaptive |", "|---|---|---|---|"]
-    for one in entries():
+    rows = [f"| method | what it does | {' | '.join(FACTS[1:])} |", "|---|---|" + "---|" * len(FACTS[1:])]
+    for one in (entry(name) for name in built_in()):
         name = f"[`{one.name}`]({one.paper})" if one.paper else f"`{one.name}`"
-        rows.append(f"| {name} | {one.summary} | {one.needs} | {'yes' if one.adaptive else ''} |")
+        rows.append(f"| {name} | {one.summary} | {' | '.join(one.facts()[1:])} |")
     return "\n".join(rows)
 
 
 def options() -> str:
     """Every method with its options."""
     parts = []
-    for one in entries():
+    for one in (entry(name) for name in built_in()):
         rows = [
             f"## {one.name}",
             "",
@@ -74,7 +82,7 @@ def family_facts() -> str:
 
 
 def command_line() -> str:
-    text = CliRunner().invoke(app, ["--help"], terminal_width=100).output.strip()
+    text = CliRunner().invoke(app, ["--help"], terminal_width=100, prog_name="prumerge").output.strip()
     return f"```text\n$ prumerge --help\n{text}\n```"
 
 
@@ -97,10 +105,36 @@ def everything() -> str:
     return "\n".join([_table(result["methods"], "none", "against_none"), "", _gaps(result["rivals"])])
 
 
-def large_objects() -> str:
-    """What the first embedded model showed, at 36 and 144 tokens."""
-    rows = _result("accuracy-large-objects")["methods"]
-    return _table([row for row in rows if not row["method"].endswith("@auto")], "none", "against_none")
+def embedded() -> str:
+    """What the embedded model answers with all visual tokens."""
+    result = _result("embedded")
+    rows = ["| family | questions | % right with 576 tokens | blind | goal |", "|---|---:|---:|---:|---:|"]
+    for name, family in result["families"].items():
+        right, blind = 100 * family["model"], 100 * family["blind"]
+        rows.append(f"| {name} | {family['n']} | {right:.1f} | {blind:.1f} | {family['goal']} |")
+    speed = result["evaluate"]
+    note = (
+        f"`prumerge evaluate` asked {speed['per_second']:.0f} questions a second at 36 and 576 tokens, "
+        f"start included, and took {speed['peak_gib']:.1f} GiB "
+        f"({result['machine']['cores']} cores, {result['date']})."
+    )
+    return "\n".join([*rows, "", note])
+
+
+def unseen() -> str:
+    """A font and coloured shapes that training never showed."""
+    return _sentence_and_table("unseen")
+
+
+def video() -> str:
+    """Clips of eight frames."""
+    return _sentence_and_table("video")
+
+
+def _sentence_and_table(name: str) -> str:
+    result = _result(name)
+    head = f"{result['questions']} questions in each, {result['date']}."
+    return "\n".join([head, "", _table(result["methods"], "none", "against_none")])
 
 
 def tables() -> str:
@@ -197,6 +231,30 @@ def speed() -> str:
     return "\n".join([*rows, "", f"Medians of interleaved rounds on {machine}."])
 
 
+def selection() -> str:
+    """What choosing costs, beside encoding the picture."""
+    result = _result("methods")
+    machine, tokens = result["machine"], " x ".join(map(str, result["tokens"]))
+    projector = (
+        f"{result['projector_ms']:.0f} ms, {result['projector_ms'] / result['encode_ms']:.1%} of encoding"
+    )
+    rows = ["| method | ms | share of encoding | projects all first |", "|---|---:|---:|---|"]
+    for name, one in result["methods"].items():
+        projects = "yes" if one["projects_all"] else ""
+        rows.append(f"| `{name}` | {one['ms']:.2f} | {one['share_of_encode']:.2%} | {projects} |")
+    frames = ", ".join(f"`{name}` {ms:.0f} ms" for name, ms in result["video_ms"].items())
+    text = f"""
+{tokens} visual tokens, {result["kept"]} kept; medians of {result["rounds"]} interleaved rounds on
+{machine["processor"]}, {machine["threads"]} threads, {result["date"]}. Encoding is CLIP ViT-L/14-336,
+{result["encode_ms"]:.0f} ms. Methods that compare what the language model would read project all patches
+first, as their official code does; that comes on top: {projector}.
+The keys of another layer, for methods that take its attention, are {result["other_layer_ms"]:.0f} ms more.
+DivPrune takes {result["direct_over_divprune"]:.1f} x as long when it recomputes its distances at every step.
+
+A video of {result["video_tokens"]} tokens in 32 frames, a tenth kept: {frames}."""
+    return "\n".join(rows) + "\n" + text
+
+
 def differences() -> str:
     """The options in which the paper's text and its official code differ."""
     rows = ["| option | meaning |", "|---|---|"]
@@ -218,10 +276,19 @@ BLOCKS: dict[str, Callable[[], str]] = {
         command_line,
         accuracy,
         everything,
-        large_objects,
+        embedded,
+        unseen,
+        video,
         tables,
         speed,
+        selection,
         differences,
+        roofline_command,
+        roofline_table_2,
+        roofline_scenario,
+        roofline_machines,
+        roofline_models,
+        roofline_conventions,
     )
 }
 

@@ -176,15 +176,15 @@ def methods(
     """List the methods of token reduction, or explain one of them."""
     from dataclasses import asdict
 
-    from prumerge.catalogue import entries, entry, names
+    from prumerge.catalogue import FACTS, entries, entry, names
 
     if name is None:
         if as_json:
             _print_json([asdict(one) for one in entries()])
             return
-        table = _table("method", "what it does", "needs", "adaptive")
+        table = _table("method", "what it does", *FACTS)
         for one in entries():
-            table.add_row(one.name, one.summary, one.needs, "yes" if one.adaptive else "")
+            table.add_row(one.name, one.summary, *one.facts())
         _print(table)
         print("Options of one method: prumerge methods NAME")
         return
@@ -194,7 +194,8 @@ def methods(
     if as_json:
         _print_json(asdict(one))
         return
-    print(one.description, *([one.paper] if one.paper else []), sep="\n\n", end="\n\n")
+    facts = [f"{fact}: {said}" for fact, said in zip(FACTS, one.facts(), strict=True) if said]
+    print(one.description, ", ".join(facts), *([one.paper] if one.paper else []), sep="\n\n", end="\n\n")
     table = _table("option", "values", "default", "meaning")
     for option in one.options:
         table.add_row(option.name, option.type, option.default, option.meaning)
@@ -340,6 +341,141 @@ def rescore(
     _report(folder, [rescored(record) for record in records], as_json)
 
 
+@app.command()
+def roofline(
+    model: Annotated[
+        str, typer.Option(help="A preset such as qwen3-vl-8b, or the path of a config.json.")
+    ] = "llava-1.5-7b",
+    visual: Annotated[
+        str,
+        typer.Option(
+            help="Visual tokens, separated by commas; for methods inside the model 576x2+288: "
+            "in 2 layers, and in the rest."
+        ),
+    ] = "576,144,40",
+    text: Annotated[int, typer.Option(help="Tokens of text in the prompt.")] = 40,
+    hardware: Annotated[
+        str | None,
+        typer.Option(
+            help="Machines, separated by commas. [default: v100,h100; with --calibrate this machine alone]"
+        ),
+    ] = None,
+    bits: Annotated[
+        str, typer.Option(help="Bits of weights and activations: w16a16, w4a16, w8a8kv8, w8a8:fp8, ...")
+    ] = "w16a16",
+    new_tokens: Annotated[int, typer.Option(help="Tokens of the answer.")] = 64,
+    batch: Annotated[int, typer.Option(help="Prompts at once.")] = 1,
+    tensor_parallel: Annotated[
+        int, typer.Option(help="Devices that share the language model; figures are of one.")
+    ] = 1,
+    tiles: Annotated[
+        int | None,
+        typer.Option(help="Pictures, or pieces of one, that the tower encodes. [default: the model's]"),
+    ] = None,
+    attention: Annotated[str, typer.Option(help="fused or eager.")] = "fused",
+    causal: Annotated[str, typer.Option(help="full or half: are masked pairs computed.")] = "full",
+    whole_tower: Annotated[
+        bool, typer.Option("--whole-tower", help="Run the tower's last layers although nobody reads them.")
+    ] = False,
+    convention: Annotated[
+        str, typer.Option(help="How to count: flops, macs, fastv, pyramiddrop, llm-viewer-2024-03.")
+    ] = "flops",
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure this machine and put it beside the others.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the formulas with torch's counter instead; needs torch.")
+    ] = False,
+    ops: Annotated[
+        bool, typer.Option("--ops", help="Show every operation as well: FLOPs, bytes, limit, time.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Draw the roofline there.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict what fewer visual tokens gain on a model and a machine, and why not more."""
+    if verify:
+        _verify(as_json)
+        return
+    from prumerge.roofline import configs, conventions
+    from prumerge.roofline import hardware as machines
+    from prumerge.roofline.cost import Setting
+    from prumerge.roofline.estimate import estimate, schedule, workload
+    from prumerge.roofline.precision import parse
+    from prumerge.roofline.report import bound, row, sentences
+
+    chosen = configs.model(model)
+    conventions.check(convention)
+    precisions = [parse(spec) for spec in dict.fromkeys(bits.split(","))]
+    settings = [Setting(precision, batch, tensor_parallel, attention, causal) for precision in precisions]
+    counts = [schedule(spec, chosen.language.layers) for spec in visual.split(",")]
+    encoded = max(each[0] for each in counts)
+    workloads = [workload(chosen, each, encoded, text, new_tokens, tiles, whole_tower) for each in counts]
+    if convention == "llm-viewer-2024-03":
+        _llm_viewer(chosen, workloads, (hardware or "v100").split(","), precisions, as_json)
+        return
+    if hardware is None:
+        hardware = "" if calibrate else "v100,h100"
+    devices = [machines.machine(name) for name in dict.fromkeys(hardware.split(","))] if hardware else []
+    if calibrate:
+        from prumerge.roofline.calibrate import calibrate as measure
+
+        with _status("measuring"):
+            devices.append(measure())
+    groups = [
+        [estimate(chosen, work, device, setting) for work in workloads]
+        for device in devices
+        for setting in settings
+    ]
+    estimates = [one for group in groups for one in group]
+    if output is not None:
+        _need("matplotlib", "plot")
+        from prumerge.roofline.picture import draw
+
+        with _drawn(output) as draft:
+            draw(chosen, estimates).savefig(draft, dpi=150)
+    rows = [row(one, group[0], chosen, convention) for group in groups for one in group]
+    words = sentences(chosen, estimates)
+    if as_json:
+        _print_json({"model": chosen.name, "estimates": rows, "words": words})
+        return
+    unit = "TFLOPs" if convention == "flops" else "TMACs"
+    columns = (
+        "encode ms",
+        "prefill ms",
+        "first token ms",
+        "gain",
+        "decode ms",
+        "traffic GB",
+        "KV GB",
+        "peak GB",
+    )
+    table = _table("machine", "bits", "visual tokens", unit, *columns, "prefill bound by")
+    for one, cells in zip(estimates, rows, strict=True):
+        times = [cells[name] for name in ("encode_ms", "prefill_ms", "first_token_ms")]
+        table.add_row(
+            cells["machine"],
+            cells["bits"],
+            cells["visual_tokens"],
+            f"{cells['tera']:.3f}",
+            *(f"{value:.2f}" for value in times),
+            f"{cells['speedup']:.2f}x",
+            f"{cells['decode_ms']:.2f}",
+            f"{cells['traffic_gb']:.2f}",
+            f"{cells['kv_cache_gb']:.3f}",
+            f"{cells['resident_gb']:.2f}",
+            bound(one),
+        )
+    _print(table)
+    for one in estimates if ops else ():
+        _operations(one)
+    if convention != "flops":
+        print(f"{unit} by {convention}: {conventions.FORMULAS[convention]}.")
+    for device in devices:
+        if device.name == "here":
+            print(f"here: {device.note}.")
+    print(*words, sep="\n")
+
+
 def main() -> None:
     """Run a command; what a user can mend is one sentence and exit code 2, never a traceback."""
     try:
@@ -422,14 +558,18 @@ def _need(package: str, extra: str) -> None:
         raise ModuleNotFoundError(f"this needs {package}; install it with: pip install 'prumerge[{extra}]'")
 
 
-def _table(*columns: str) -> Table:
+def _table(*columns: str, title: str | None = None) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     for column in columns:
         table.add_column(
-            column, justify="right" if column.endswith((" ms", "tokens")) else "left", overflow="fold"
+            column,
+            justify="right"
+            if column.endswith((" ms", "tokens", " GB", " MB", "FLOPs", "MACs", "/byte", "us"))
+            else "left",
+            overflow="fold",
         )
     return table
 
@@ -504,3 +644,67 @@ def _report(folder: Path, records: list[Any], as_json: bool) -> None:
         asked = ", ".join(f"{row.method} {row.questions}" for row in rows)
         print(f"Not all were asked the same questions ({asked}): only differences compare like with like.")
     print(f"answers, table.csv, summary.json and pareto.png are in {folder}")
+
+
+def _llm_viewer(
+    model: Any, workloads: list[Any], cards: list[str], precisions: list[Any], as_json: bool
+) -> None:
+    """The table as LLM-Viewer would have it: language model only, one width for everything stored."""
+    from prumerge.roofline.conventions import FORMULAS
+    from prumerge.roofline.report import viewer_rows
+
+    rows = viewer_rows(model, workloads, cards, precisions)
+    note = FORMULAS["llm-viewer-2024-03"]
+    if as_json:
+        _print_json({"model": model.name, "estimates": rows, "words": [note]})
+        return
+    table = _table(
+        "machine",
+        "bits",
+        "visual tokens",
+        "prompt tokens",
+        "TFLOPs",
+        "prefill ms",
+        "memory GB",
+        "activation GB",
+    )
+    for row in rows:
+        *labels, tera, time, memory, activation = row.values()
+        table.add_row(*map(str, labels), f"{tera:.3f}", f"{time:.2f}", f"{memory:.2f}", f"{activation:.3f}")
+    _print(table)
+    print(f"{note}.")
+
+
+def _operations(one: Any) -> None:
+    """Every operation of one estimate; layers that are alike share their rows."""
+    from prumerge.roofline.report import op_row
+
+    title = f"{one.machine.name}, {one.setting.precision.name}, {one.workload.label} visual tokens"
+    columns = ("GFLOPs", "weights MB", "read MB", "written MB", "KV MB", "FLOP/byte", "us", "bound by")
+    table = _table("stage", "operation", "times", *columns, title=title)
+    for stage in (*one.stages, one.decode):
+        for op in stage.ops:
+            row = op_row(stage, op)
+            cache = op.cache_read + op.cache_written
+            sizes = (f"{size / 1e6:.2f}" for size in (op.weights, op.read, op.written, cache))
+            cells = (f"{op.flops / 1e9:.3f}", *sizes, f"{op.intensity:.1f}", f"{row['us']:.2f}", row["bound"])
+            table.add_row(stage.name, op.name, f"{op.count}", *cells)
+    _print(table)
+
+
+def _verify(as_json: bool) -> None:
+    """Print formulas beside torch's counter; exit code 1 if they differ by one operation."""
+    with _status("counting"):
+        from prumerge.roofline.verify import verify
+
+        checks = verify()
+    if as_json:
+        _print_json([{**vars(check), "equal": check.equal} for check in checks])
+    else:
+        table = _table("model", "what", "formula FLOPs", "torch FLOPs", "equal")
+        for check in checks:
+            formula, counted = f"{check.formula:,}", f"{check.counted:,}"
+            table.add_row(check.model, check.what, formula, counted, "yes" if check.equal else "NO")
+        _print(table)
+    if not all(check.equal for check in checks):
+        raise typer.Exit(1)

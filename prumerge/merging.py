@@ -35,7 +35,7 @@ class AttentionMerging(Reducer):
     """
 
     paper = "https://arxiv.org/abs/2403.15388"
-    needs = "class attention"
+    needs = "attention"
     adaptive = True
 
     variant: Literal["code", "paper"] = "code"

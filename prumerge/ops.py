@@ -1,6 +1,6 @@
 """The few tensor functions that methods share.
 
-Pure, on one image, no Python loop over tokens.
+Pure, on one image; no Python loop over tokens but the steps of a greedy selection.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 
 def outliers(scores: Float[Tensor, "N"], factor: float = 1.5) -> Bool[Tensor, "N"]:
@@ -85,6 +86,65 @@ def absorb(
     if average:
         weights = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
     return weights
+
+
+def cosines(vectors: Float[Tensor, "N C"]) -> Float[Tensor, "N N"]:
+    """The cosine of every pair, in float32, without gradients; of a zero vector with anything 0."""
+    directions = normalize(vectors.detach().float(), dim=-1)
+    return directions @ directions.T
+
+
+def relevance(
+    image: Float[Tensor, "N E"], text: Float[Tensor, "T E"], *, inverted: bool
+) -> Float[Tensor, "N"]:
+    """How well each patch matches the text, 0 to 1: the mean cosine with the T text embeddings, min-max
+    normalised.
+
+    For embeddings of CLIP's two towers take `inverted=True`, as CDPruner and TRIM do: patches that show
+    what the text names are the less similar ones there.
+    """
+    matches = (normalize(image.float(), dim=-1) @ normalize(text.float(), dim=-1).T).mean(dim=1)
+    matches = -matches if inverted else matches
+    return (matches - matches.min()) / (matches.max() - matches.min() + 1e-6)
+
+
+def farthest_points(
+    distance: Float[Tensor, "N N"], first: Int[Tensor, "1"], count: int
+) -> Int[Tensor, "count"]:
+    """Farthest point sampling: from `first` on, each time the point farthest from all that are chosen."""
+    chosen, nearest_chosen = [first], distance.index_select(0, first)[0]
+    for _ in range(count - 1):
+        nearest_chosen = nearest_chosen.index_fill(0, chosen[-1], -torch.inf)
+        chosen.append(nearest_chosen.argmax(dim=0, keepdim=True))
+        nearest_chosen = torch.minimum(nearest_chosen, distance.index_select(0, chosen[-1])[0])
+    return torch.cat(chosen)
+
+
+def allot(count: int, shares: Float[Tensor, "P"]) -> Int[Tensor, "P"]:
+    """Divide `count` tokens in proportion to `shares`, rounded down; what is left over goes to the largest
+    shares, one each."""
+    shares = shares.clamp_min(0) + torch.finfo(shares.dtype).tiny  # all zero: even
+    exact = count * (shares / shares.sum())
+    whole = exact.floor().long()
+    rank = shares.argsort(descending=True, stable=True).argsort()
+    return whole + (rank < count - whole.sum())
+
+
+def best_of_each(
+    scores: Float[Tensor, "N"], part: Int[Tensor, "N"], budgets: Int[Tensor, "P"], count: int
+) -> Int[Tensor, "count"]:
+    """Of each part as many of its highest scores as its budget says, in spatial order.
+
+    What a part has no tokens for goes to the highest scores of all the rest, so that `count` is met.
+    """
+    best_first = top(scores, len(scores))
+    part = part[best_first]
+    by_part = part.argsort(stable=True)  # part after part, best first in each
+    sizes = torch.zeros_like(budgets).index_add(0, part, torch.ones_like(part))
+    first = sizes.cumsum(0) - sizes
+    rank = torch.empty_like(part)
+    rank[by_part] = torch.arange(len(part), device=part.device) - first[part[by_part]]
+    return best_first[places(rank < budgets[part], len(part))][:count].sort().values
 
 
 def one_hot(index: Int[Tensor, "M"], count: int) -> Float[Tensor, "M count"]:

@@ -96,7 +96,10 @@ def _owners(grid: tuple[int, int, int], reduction: Reduction) -> Int[torch.Tenso
     frames, rows, columns = grid
     count = frames * rows * columns
     index = reduction.index.cpu()
-    weights = ops.one_hot(index, count) if reduction.weights is None else reduction.weights.detach().cpu()
+    if reduction.weights is None:
+        weights = ops.one_hot(index, count)
+    else:  # without the class token's column, where there is one
+        weights = reduction.weights.detach().cpu()[:, :count]
     row = torch.arange(count) // columns
     place = torch.stack([row, torch.arange(count) % columns], dim=1).float()
     distance = torch.cdist(place[index], place) / (frames * rows + columns)

@@ -11,7 +11,11 @@ from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import Any, ClassVar, Literal
 
-from prumerge.catalogue import names
+from jaxtyping import Float
+from torch import Tensor
+
+from prumerge import ops
+from prumerge.catalogue import added, name_of, names
 from prumerge.tokens import Reduction, VisualTokens
 
 __all__ = ["Reducer", "make", "names"]
@@ -27,11 +31,22 @@ class Reducer(ABC):
     paper: ClassVar[str] = ""
     """Where the method comes from."""
 
+    place: ClassVar[str] = "before the language model"
+    """Where tokens are reduced: in the "vision tower", "before the language model", or in the "language
+    model"."""
+
     needs: ClassVar[str] = "nothing"
-    """What it reads besides the features."""
+    """What it reads besides the features: "attention" (of the class token, or the mean over patches where
+    there is none), "class token", "text", "frames"; several with commas between them."""
+
+    training_free: ClassVar[bool] = True
+    """Whether it works on a model that was not trained with it."""
 
     adaptive: ClassVar[bool] = False
     """Whether the number of tokens follows the image when `keep` is left out."""
+
+    video: ClassVar[bool] = False
+    """Whether it compares the frames of a video."""
 
     keep: int | float | None = None
     """Visual tokens to keep: a count, a share below 1, or none for the method's own choice."""
@@ -64,6 +79,22 @@ class Reducer(ABC):
             )
         return self.keep
 
+    def need(self, there: bool, what: str, *, instead: str) -> None:
+        """Raise ValueError where the tokens lack what the method needs, naming a method that would work."""
+        if not there:
+            raise ValueError(f"{self} needs {what}; without, use for example {instead}")
+
+    def relevance(self, tokens: VisualTokens, *, instead: str) -> Float[Tensor, "N"]:
+        """How well each patch matches the text, 0 to 1: as given, or by the language model's embeddings
+        of patches and words. Raises ValueError without text."""
+        if tokens.relevance is not None:
+            return tokens.relevance.float()
+        words = tokens.text() if tokens.text else tokens.features[:0]
+        self.need(
+            len(words) > 0, "text (words around the picture, or VisualTokens.relevance)", instead=instead
+        )
+        return ops.relevance(tokens.embeddings(), words.detach(), inverted=False)
+
     def __str__(self) -> str:
         """The spec that makes this reducer, without the options left at their defaults."""
         given = [
@@ -71,7 +102,7 @@ class Reducer(ABC):
             for field in fields(self)
             if getattr(self, field.name) != field.default
         ]
-        name = type(self).__module__.rpartition(".")[2]
+        name = name_of(type(self).__module__, type(self).__qualname__)
         return f"{name}:{','.join(given)}" if given else name
 
 
@@ -96,12 +127,7 @@ def make(spec: str | Reducer) -> Reducer:
     name, _, options = spec.partition(":")
     if name not in names():
         raise ValueError(f"there is no method {name!r}; choose one of: {', '.join(names())}")
-    module = import_module(f"prumerge.reducers.{name}")
-    kind = next(
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Reducer) and value.__module__ == module.__name__
-    )
+    kind = _kind(name)
     known = [field.name for field in fields(kind)]
     arguments: dict[str, Any] = {}
     for option in options.split(",") if options else []:
@@ -118,6 +144,24 @@ def make(spec: str | Reducer) -> Reducer:
         return kind(**arguments)
     except TypeError as error:  # in a spec every mistake is one of value
         raise ValueError(str(error)) from None
+
+
+def _kind(name: str) -> type[Reducer]:
+    """The class of a method: the one in the file of that name, or what another package's entry point gives.
+
+    Raises TypeError if that is no method.
+    """
+    if name in added():
+        kind = added()[name].load()
+        if not (isinstance(kind, type) and issubclass(kind, Reducer)):
+            raise TypeError(f"the method {name!r} of another package is no subclass of prumerge.Reducer")
+        return kind
+    module = import_module(f"prumerge.reducers.{name}")
+    return next(
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Reducer) and value.__module__ == module.__name__
+    )
 
 
 _WORDS = {"none": None, "true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}

@@ -6,7 +6,8 @@ Pure functions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import accumulate
 from typing import Any, Literal, get_args
 
@@ -88,11 +89,12 @@ def encode(model: nn.Module, inputs: Mapping[str, Any], *, clip: bool = False) -
             f"models of type {inner.config.model_type!r} take no videos; pass the frames as pictures"
         )
     found = family.encode(inner.base_model, inputs)
-    if not clip or modality == "video":
-        return found
-    places = inputs["input_ids"] == _placeholder(inner.config, modality)
-    _check_places(int(places.sum()), sum(one.placeholders for one in found), len(found), modality)
-    return [VisualTokens.from_frames(frames) for frames in _by_row(found, places.sum(1).tolist()) if frames]
+    if clip and modality == "image":
+        places = inputs["input_ids"] == _placeholder(inner.config, modality)
+        _check_places(int(places.sum()), sum(one.placeholders for one in found), len(found), modality)
+        rows = _by_row(found, places.sum(1).tolist())
+        found = [VisualTokens.from_frames(frames) for frames in rows if frames]
+    return ask(model, inputs, found)
 
 
 def _by_row(pictures: list[VisualTokens], counts: list[int]) -> list[list[VisualTokens]]:
@@ -104,6 +106,54 @@ def _by_row(pictures: list[VisualTokens], counts: list[int]) -> list[list[Visual
             row.append(next(waiting))
         rows.append(row)
     return rows
+
+
+def ask(model: nn.Module, inputs: Mapping[str, Any], pictures: Sequence[VisualTokens]) -> list[VisualTokens]:
+    """Pictures that are encoded already (in prompt order), with the words of the prompts around them.
+
+    For methods that read the text. Words are all tokens of the picture's row but padding, placeholders and
+    those that begin and end a text; they are embedded only if a method asks.
+    """
+    inner = unwrap(model)
+    family, base = family_of(inner.config.model_type), inner.base_model
+    modality = modality_of(inputs) or "image"
+
+    def embed(features: Tensor) -> Tensor:
+        width = inner.get_input_embeddings().weight.shape[1]
+        return family.project(base, [features])[0][:, :width]  # without features of deeper layers
+
+    @cache
+    def texts() -> list[Tensor]:
+        return _words(inner, inputs, [tokens.placeholders for tokens in pictures], modality)
+
+    def text(number: int) -> Tensor:
+        return texts()[number]
+
+    written = inputs.get("input_ids") is not None
+    return [
+        replace(tokens, embed=embed, text=partial(text, number) if written else None)
+        for number, tokens in enumerate(pictures)
+    ]
+
+
+@torch.no_grad()
+def _words(
+    inner: Any, inputs: Mapping[str, Any], sizes: list[int], modality: str
+) -> list[Float[Tensor, "_ H"]]:
+    """The language model's embeddings of the words in each picture's row."""
+    ids, mask = inputs["input_ids"], inputs.get("attention_mask")
+    text, image = inner.config.text_config, ids == _placeholder(inner.config, modality)
+    words = ~image
+    for special in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        given = getattr(text, special, None)
+        for token in given if isinstance(given, list) else [given]:
+            words &= ids != (-1 if token is None else token)
+    image, words = torch.stack([image, words if mask is None else words & mask.bool()]).cpu()
+    _check_places(int(image.sum()), sum(sizes), len(sizes), modality)
+    row_of_place = image.nonzero()[:, 0].tolist()
+    rows = [row_of_place[end - size] for end, size in zip(accumulate(sizes), sizes, strict=True)]
+    embedding = inner.get_input_embeddings()
+    return [embedding(ids[row, words[row].to(ids.device)].to(embedding.weight.device)) for row in rows]
 
 
 def splice(

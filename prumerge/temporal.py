@@ -8,7 +8,6 @@ first frame that shows something absorbs those at the same place in the frames a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -16,8 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from prumerge.frames import joined
 from prumerge.reducer import Reducer, make
-from prumerge.tokens import Reduction, VisualTokens
+from prumerge.tokens import Layer, Reduction, Scores, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,9 @@ class OverFrames(Reducer):
 
     def __call__(self, tokens: VisualTokens) -> Reduction:
         if self.frames == "each":
-            parts = tokens.parts()
-            return beside([self.method(part) for part in parts], [len(part) for part in parts])
+            frames = tokens.frames()
+            parts = {number: self.method(frame) for number, frame in enumerate(frames)}
+            return joined(parts, [len(frame) for frame in frames])
         if tokens.grid[0] == 1:
             return self.method(tokens)
         first = repeats(tokens, self.threshold)
@@ -59,19 +60,6 @@ def over_frames(spec: str) -> OverFrames:
     if frames not in ("each", "merged") or (separator and frames == "each"):
         raise ValueError(f"{spec!r}: what follows @ is each, merged, or merged=0.8 (any cosine), not {how!r}")
     return OverFrames(method=make(method), frames=frames, threshold=threshold)  # type: ignore[arg-type]
-
-
-def beside(reductions: list[Reduction], sizes: list[int]) -> Reduction:
-    """Reductions of parts, which hold so many tokens, as one of the whole."""
-    offsets = [0, *accumulate(sizes)]
-    index = torch.cat([one.index + start for one, start in zip(reductions, offsets, strict=False)])
-    if all(one.weights is None for one in reductions):
-        return Reduction(index)
-    matrices = [_matrix(one, size) for one, size in zip(reductions, sizes, strict=True)]
-    # A column beyond those of the tokens is the class token's: these stand last in the whole, too.
-    tokens = torch.block_diag(*(matrix[:, :size] for matrix, size in zip(matrices, sizes, strict=True)))
-    classes = torch.block_diag(*(matrix[:, size:] for matrix, size in zip(matrices, sizes, strict=True)))
-    return Reduction(index, torch.cat([tokens, classes], dim=1))
 
 
 def _matrix(reduction: Reduction, size: int) -> Float[Tensor, "M columns"]:
@@ -105,6 +93,11 @@ def merged(tokens: VisualTokens, first: Reduction) -> VisualTokens:
     weights = _matrix(first, len(tokens))
     per_frame = tokens.class_key is not None and tokens.class_key.ndim == 2
     queries = tokens.queries[shown] if per_frame else tokens.queries
+
+    def elsewhere(layer: Layer) -> Scores:
+        left = merged(tokens.scored_by(layer), first)
+        return left.queries, left.keys, left.class_key
+
     return replace(
         tokens,
         features=first.apply(tokens),
@@ -117,6 +110,7 @@ def merged(tokens: VisualTokens, first: Reduction) -> VisualTokens:
             else tokens.class_feature
         ),
         relevance=None if tokens.relevance is None else tokens.relevance[first.index],
+        elsewhere=elsewhere if tokens.elsewhere else None,
         grid=(1, 1, len(first)),
         tiles=tuple((1, count) for count in new.tolist() if count),
         placed=None,
@@ -131,4 +125,8 @@ def after(second: Reduction, first: Reduction) -> Reduction:
         return Reduction(index)
     assert first.weights is not None
     weights = _matrix(second, len(first)).to(first.weights)
-    return Reduction(index, weights @ first.weights)
+    tokens, classes = (
+        weights[:, : len(first)],
+        weights[:, len(first) :],
+    )  # a class token's column is none of these
+    return Reduction(index, torch.cat([tokens @ first.weights, classes], dim=1))

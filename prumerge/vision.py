@@ -8,13 +8,16 @@ only the layer norm, the keys and the class token's query are computed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from prumerge.tokens import Layer
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Encoded:
     keys: Float[Tensor, "B S D"]
     heads: int
     class_token: bool
+    scores_of: Callable[[Layer], tuple[Float[Tensor, "B Q D"], Float[Tensor, "B S D"]]] | None = None
+    """Queries and keys of the first layer, or of the one that wrote the features, when asked for."""
 
     @property
     def first(self) -> int:
@@ -37,10 +42,20 @@ class Encoded:
 
     def split(self, sizes: list[int]) -> list[Encoded]:
         """The batch in pieces of so many pictures."""
+        scores = None if self.scores_of is None else cache(self.scores_of)  # of all pictures at once
+
+        def scores_of(number: int, layer: Layer) -> tuple[Tensor, Tensor]:
+            assert scores is not None
+            queries, keys = scores(layer)
+            return queries.split(sizes)[number], keys.split(sizes)[number]
+
         shares = zip(
             self.features.split(sizes), self.queries.split(sizes), self.keys.split(sizes), strict=True
         )
-        return [Encoded(*share, heads=self.heads, class_token=self.class_token) for share in shares]
+        return [
+            Encoded(*share, self.heads, self.class_token, partial(scores_of, number) if scores else None)
+            for number, share in enumerate(shares)
+        ]
 
 
 def encode(tower: Any, pixel_values: Float[Tensor, "B 3 H W"], layers: int | Sequence[int]) -> Encoded:
@@ -57,6 +72,7 @@ def encode(tower: Any, pixel_values: Float[Tensor, "B 3 H W"], layers: int | Seq
     blocks = tower.encoder.layers
     wanted = [layer % (len(blocks) + 1) for layer in ([layers] if isinstance(layers, int) else layers)]
     scoring = min(max(wanted), len(blocks) - 1)  # the layer that reads the features
+    other = {"first": 0, "writer": max(max(wanted) - 1, 0)}
 
     hidden = tower.embeddings(pixel_values)
     if kind == "clip_vision_model":
@@ -64,18 +80,25 @@ def encode(tower: Any, pixel_values: Float[Tensor, "B 3 H W"], layers: int | Seq
     states = {0: hidden}
     for depth in range(max(wanted)):
         hidden = blocks[depth](hidden, None)
-        states[depth + 1] = hidden
+        if depth + 1 in {*wanted, scoring, *other.values()}:
+            states[depth + 1] = hidden
 
-    block = blocks[scoring]
-    read = block.layer_norm1(states[scoring])
+    def scores(depth: int) -> tuple[Tensor, Tensor]:
+        block = blocks[depth]
+        read = block.layer_norm1(states[depth])
+        queries = block.self_attn.q_proj(read[:, :1] if _CLASS_TOKEN[kind] else read)
+        return queries, block.self_attn.k_proj(read)
+
+    queries, keys = scores(scoring)
     return Encoded(
         features=states[wanted[0]]
         if len(wanted) == 1
         else torch.cat([states[depth] for depth in wanted], dim=-1),
-        queries=block.self_attn.q_proj(read[:, :1] if _CLASS_TOKEN[kind] else read),
-        keys=block.self_attn.k_proj(read),
+        queries=queries,
+        keys=keys,
         heads=tower.config.num_attention_heads,
         class_token=_CLASS_TOKEN[kind],
+        scores_of=lambda layer: scores(other[layer]),
     )
 
 

@@ -18,10 +18,43 @@ from prumerge.tokens import VisualTokens
 
 PAD, BOS, IMAGE, VOCABULARY = 0, 1, 99, 120
 SIDE, PATCH, PLACES = 56, 14, 16
+PATCHES, CLASS = ("features", "keys", "queries", "relevance"), ("class_key", "class_feature")
 
 
-def visual_tokens(grid=(1, 24, 24), *, seed=0, channels=16, width=8, heads=2, peak=3.0, dtype=torch.float32):
-    """Visual tokens whose class attention has outliers (with `peak=0` it is flat) and whose keys cluster."""
+def visual_tokens(
+    grid=(1, 24, 24),
+    *,
+    seed=0,
+    channels=16,
+    width=8,
+    heads=2,
+    peak=3.0,
+    dtype=torch.float32,
+    class_tokens=1,
+):
+    """Visual tokens whose class attention has outliers (with `peak=0` it is flat) and whose keys cluster.
+
+    `class_tokens` is 1, or the number of frames, each with its own.
+    """
+    if class_tokens > 1:
+        frames = [
+            visual_tokens(
+                (1, *grid[1:]),
+                seed=1000 * seed + n,
+                channels=channels,
+                width=width,
+                heads=heads,
+                peak=peak,
+                dtype=dtype,
+            )
+            for n in range(class_tokens)
+        ]
+        return VisualTokens(
+            grid=grid,
+            heads=heads,
+            **{name: torch.cat([getattr(x, name) for x in frames]) for name in PATCHES},
+            **{name: torch.stack([getattr(x, name) for x in frames]) for name in CLASS},
+        )
     count = grid[0] * grid[1] * grid[2]
     chance = torch.Generator().manual_seed(seed)
 

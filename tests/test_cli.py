@@ -105,7 +105,7 @@ def test_demo_answers_every_sample_question_and_draws_each_picture(run, tmp_path
         (["answer", __file__, "why?"], "is no picture"),
         (
             ["answer", SAMPLE, "why?", "--reducer", "prune"],
-            "there is no method 'prune'; choose one of: none, pool",
+            "there is no method 'prune'; choose one of: ",
         ),
         (["answer", SAMPLE, "why?", "--reducer", "prumerge:x=1"], "prumerge has no option 'x'; it has: keep"),
         (["answer", SAMPLE, "why?", "--keep", "0"], "keep must be at least 1"),

@@ -237,7 +237,7 @@ def test_tiles_are_rectangles_and_tokens_stand_where_the_model_put_them(name, si
     assert torch.equal(tokens.features, packed[tokens.placed])
     assert torch.equal(tokens.separators.features, packed[tokens.separators.at])
     assert sorted([*tokens.placed.tolist(), *tokens.separators.at.tolist()]) == list(range(len(packed)))
-    for part in tokens.parts():
+    for part in tokens.frames():
         rows, columns = part.grid[1:]
         assert rows * columns == len(part)
         at = tokens.placed[(tokens.features[:, None] == part.features[None]).all(-1).any(1)].view(

@@ -24,6 +24,7 @@ CORE = (
     "reducer",
     "merging",
     "catalogue",
+    "frames",
     "supported",
     "temporal",
     "vision",
@@ -66,8 +67,10 @@ def test_a_method_knows_tensors_and_nothing_of_models_or_other_methods(path):
         "jaxtyping",
         "math",
         "torch",
-        "torch.nn",
+        "torch.nn.functional",
         "typing",
+        "warnings",
+        "prumerge.frames",
         "prumerge.merging",
         "prumerge.ops",
         "prumerge.reducer",
@@ -94,9 +97,11 @@ def test_the_ground_floor_stands_on_nothing_of_ours(name):
 
 
 def test_reducers_stand_on_tokens_and_operations():
-    assert ours(ROOT / "reducer.py") <= {"prumerge.tokens", "prumerge.catalogue", "prumerge.temporal"}
-    assert ours(ROOT / "temporal.py") <= {"prumerge.tokens", "prumerge.reducer"}
-    assert ours(ROOT / "merging.py") <= {"prumerge.tokens", "prumerge.ops", "prumerge.reducer"}
+    known = {"prumerge.tokens", "prumerge.ops", "prumerge.catalogue", "prumerge.temporal"}
+    assert ours(ROOT / "reducer.py") <= known
+    for base in ("merging", "frames"):
+        assert ours(ROOT / f"{base}.py") <= {"prumerge.tokens", "prumerge.ops", "prumerge.reducer"}
+    assert ours(ROOT / "temporal.py") <= {"prumerge.tokens", "prumerge.frames", "prumerge.reducer"}
 
 
 def test_splicing_reaches_methods_and_families_by_name_only():
@@ -110,13 +115,20 @@ def test_the_core_knows_no_application(path):
     assert {name for name in ours(path) if not name.startswith("prumerge.models.")} <= known
 
 
-@pytest.mark.parametrize("name", ["tokens", "ops", "reducer", "merging", "catalogue"])
+@pytest.mark.parametrize("name", ["tokens", "ops", "reducer", "merging", "frames", "catalogue"])
 def test_methods_need_no_transformers(name):
     assert "transformers" not in {module.split(".")[0] for module in imports(ROOT / f"{name}.py")}
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "roofline").glob("*.py")), ids=named)
+def test_the_roofline_stands_alone_and_needs_torch_only_to_verify(path):
+    assert all(name.startswith("prumerge.roofline") for name in ours(path))
+    heavy = {"torch", "transformers"} & {module.split(".")[0] for module in imports(path)}
+    assert not heavy or path.stem == "verify"
+
+
 def test_nobody_asks_which_method_it_is():
-    classes = {"Reducer", "AttentionMerging"}
+    classes = {"Reducer", "AttentionMerging", "FrameByFrame"}
     for path in METHODS:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         classes |= {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
@@ -195,7 +207,8 @@ def test_a_family_is_described(name):
 def test_the_catalogue_reads_what_the_class_says(name):
     entry, kind = catalogue.entry(name), type(prumerge.make(name))
     assert is_dataclass(kind)
-    assert (entry.paper, entry.needs, entry.adaptive) == (kind.paper, kind.needs, kind.adaptive)
+    for fact in ("paper", "place", "needs", "training_free", "adaptive", "video"):
+        assert getattr(entry, fact) == getattr(kind, fact)
     assert [option.name for option in entry.options] == [field.name for field in fields(kind)]
     for option, field in zip(entry.options, fields(kind), strict=True):
         assert field.default is not MISSING

@@ -271,3 +271,65 @@ def test_members_are_one_in_their_cell(grid_count):
     grid, asked = grid_count
     cell, count = ops.cells(grid, asked, None, CPU)
     assert torch.equal(ops.members(cell, count), (cell == torch.arange(count)[:, None]).float())
+
+
+# similarity and budgets
+
+
+def test_cosines_are_those_of_torch():
+    vectors = torch.randn(9, 4, dtype=torch.float64)
+    expected = torch.cosine_similarity(vectors[:, None], vectors[None], dim=-1).float()
+    torch.testing.assert_close(ops.cosines(vectors), expected)
+
+
+def test_relevance_is_the_mean_cosine_on_a_scale_from_0_to_1():
+    image, text = torch.randn(9, 4), torch.randn(3, 4)
+    mean = torch.cosine_similarity(image[:, None], text[None], dim=-1).mean(1)
+    relevance = ops.relevance(image, text, inverted=False)
+    torch.testing.assert_close(relevance, (mean - mean.min()) / (mean.max() - mean.min()), atol=1e-5, rtol=0)
+    torch.testing.assert_close(ops.relevance(image, text, inverted=True), 1 - relevance, atol=1e-5, rtol=0)
+    assert ops.relevance(image[:1].expand(5, 4), text, inverted=True).tolist() == [0] * 5
+
+
+@given(keys_and_places(), st.data())
+def test_each_point_is_the_farthest_from_those_before(example, data):
+    points, places = example
+    distance = torch.cdist(points, points)
+    count = data.draw(st.integers(1, len(points)))
+    chosen = ops.farthest_points(distance, places[:1], count)
+    assert len(set(chosen.tolist())) == count
+    for step in range(1, count):
+        nearest = distance[chosen[:step]].min(0).values
+        assert nearest[chosen[step]] == nearest.max()
+
+
+SHARES = st.lists(st.floats(0, 1, width=32), min_size=1, max_size=12).map(torch.tensor)
+
+
+@given(SHARES, st.integers(0, 200))
+def test_budgets_add_up_and_are_within_one_of_their_share(shares, count):
+    budgets = ops.allot(count, shares)
+    assert int(budgets.sum()) == count
+    exact = (
+        count * shares / shares.sum()
+        if shares.sum() > 1e-30
+        else torch.full_like(shares, count / len(shares))
+    )
+    assert ((budgets - exact).abs() <= 1 + 1e-3).all()
+
+
+@given(SCORES, st.data())
+def test_the_best_of_each_part_are_kept_and_a_count_is_met(scores, data):
+    parts = data.draw(st.integers(1, 5))
+    part = torch.tensor(
+        data.draw(st.lists(st.integers(0, parts - 1), min_size=len(scores), max_size=len(scores)))
+    )
+    budgets = torch.tensor(data.draw(st.lists(st.integers(0, 10), min_size=parts, max_size=parts)))
+    count = data.draw(st.integers(min(int(budgets.sum()), len(scores)), len(scores)))
+    kept = ops.best_of_each(scores, part, budgets, count).tolist()
+    assert len(set(kept)) == count
+    assert kept == sorted(kept)
+    for number in range(parts):
+        inside = [i for i in range(len(scores)) if part[i] == number]
+        best = sorted(inside, key=lambda i: -scores[i])[: budgets[number]]
+        assert set(best) <= set(kept)

@@ -44,7 +44,7 @@ def test_of_equal_rows_the_nearest_owns_a_patch():
 
 
 @pytest.mark.parametrize("grid", [(1, 24, 24), (1, 3, 7), (1, 1, 1), (2, 4, 5)])
-@pytest.mark.parametrize("spec", ["prumerge", "pool:keep=1", "none"])
+@pytest.mark.parametrize("spec", ["prumerge", "pool:keep=1", "none", "visionzip"])
 def test_every_grid_and_method_can_be_drawn(grid, spec):
     count = grid[0] * grid[1] * grid[2]
     torch.manual_seed(0)

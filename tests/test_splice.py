@@ -28,6 +28,7 @@ from transformers import (
 )
 
 import prumerge
+from prumerge import splice
 
 ROWS = [[5, PICTURE, 6, 7], [5, PICTURE, 6, PICTURE, 9], [3, PICTURE], [4, 8, 2]]
 MODELS = {
@@ -102,7 +103,10 @@ def test_the_layer_can_be_chosen_in_the_call_as_in_transformers(model):
 # a batch is its rows
 
 
-@pytest.mark.parametrize("spec", ["prumerge", "prumerge_plus", "topk", "pool:keep=3"])
+@pytest.mark.parametrize(
+    "spec",
+    ["prumerge", "prumerge_plus", "topk", "pool:keep=3", "visionzip:keep=5", "cdpruner:keep=5", "trim"],
+)
 @pytest.mark.parametrize("padding", ["left", "right"])
 def test_each_row_of_a_ragged_batch_is_the_row_alone(model, padding, spec):
     inputs = prompt(*ROWS, padding=padding)
@@ -307,6 +311,20 @@ def test_mixed_precision_decides_in_full_precision(model):
         again = prumerge.make("prumerge:keep=5,k=3")(tokens)
         assert torch.equal(reduction.index, again.index)
         assert torch.equal(reduction.weights, again.weights)
+
+
+@pytest.mark.parametrize("spec", ["divprune:keep=5", "cdpruner:keep=5", "visionzip:keep=5", "scope:keep=5"])
+def test_methods_that_read_more_than_features_work_in_mixed_precision(model, spec):
+    inputs = with_labels(prompt(*ROWS))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(**prumerge.reduce(model, inputs, spec)).loss.backward()
+    assert model.model.multi_modal_projector.linear_1.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("spec", ["divprune:keep=5", "cdpruner:keep=5", "visionzip:keep=5", "trim"])
+def test_methods_that_read_more_than_features_work_in_half_precision(spec):
+    model, inputs = llava(dtype=torch.bfloat16), prompt(*ROWS)
+    assert logits_of(model, reduced(model, inputs, spec)).isfinite().all()
 
 
 def test_nothing_is_recorded_for_gradients_under_no_grad(model):
@@ -543,3 +561,92 @@ def test_heads_must_divide_the_keys():
             queries=torch.zeros(1, 4),
             heads=3,
         )
+
+
+# methods that read the text, or compare what the language model would read
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+def test_words_are_those_of_the_pictures_row(model, padding):
+    inputs = prompt(*ROWS, [1, PICTURE, 0, 7], padding=padding)
+    tokens = splice.encode(model, inputs)
+    embedding = model.get_input_embeddings().weight
+    words = [[5, 6, 7], [5, 6, 9], [5, 6, 9], [3], [7]]  # 0 and 1 begin, end and pad a text
+    assert len(tokens) == len(words)
+    for one, expected in zip(tokens, words, strict=True):
+        assert torch.equal(one.text(), embedding[expected])
+
+
+def test_several_tokens_may_end_a_text(model):
+    model.config.text_config.eos_token_id = [6, 7]
+    [tokens] = splice.encode(model, prompt([5, PICTURE, 6, 7]))
+    assert torch.equal(tokens.text(), model.get_input_embeddings().weight[[5]])
+
+
+def test_patches_are_embedded_by_the_projector(model):
+    [tokens] = splice.encode(model, prompt([5, PICTURE, 6]))
+    assert torch.equal(tokens.embeddings(), model.model.multi_modal_projector(tokens.features))
+    assert not tokens.embeddings().requires_grad
+
+
+def test_encoded_pictures_can_be_asked_about_anew(model):
+    inputs = prompt([5, PICTURE, 6])
+    [tokens] = splice.encode(model, {"pixel_values": inputs["pixel_values"]})
+    with pytest.raises(ValueError, match="cdpruner needs text"):
+        prumerge.make("cdpruner")(tokens)
+    [asked] = splice.ask(model, inputs, [tokens])
+    assert torch.equal(asked.text(), model.get_input_embeddings().weight[[5, 6]])
+
+
+@pytest.mark.parametrize("spec", ["visionzip:keep=5", "divprune:keep=5"])
+def test_words_are_not_looked_up_for_a_method_that_does_not_ask(model, spec, monkeypatch):
+    monkeypatch.setattr(splice, "_words", None)
+    assert len(features_of(reduced(model, prompt([5, PICTURE]), spec))[0]) == 5
+
+
+def test_the_question_decides_what_a_text_aware_method_keeps(model):
+    kept = {
+        tuple(prumerge.select(model, prompt([word, PICTURE]), "trim:keep=4")[0][1].index.tolist())
+        for word in range(5, 25)
+    }
+    assert len(kept) > 1
+
+
+def test_a_prompt_without_words_names_a_method_that_needs_none(model):
+    with pytest.raises(ValueError, match=r"cdpruner:keep=5 needs text .* use for example divprune"):
+        reduced(model, prompt([1, PICTURE]), "cdpruner:keep=5")
+
+
+def test_the_class_token_that_visionzip_keeps_goes_through_the_projector(model):
+    inputs = prompt([5, PICTURE, 6])
+    [tokens] = splice.encode(model, inputs)
+    [features] = features_of(reduced(model, inputs, "visionzip:keep=5"))
+    torch.testing.assert_close(features[0], model.model.multi_modal_projector(tokens.class_feature))
+
+
+@pytest.mark.parametrize("layer", [-1, -2, -3, 1])
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_attention_is_that_of_the_layer_a_paper_names(kind, layer):
+    model, inputs = llava(kind, layer=layer), prompt([5, PICTURE], [6, PICTURE])
+    tower = model.model.vision_tower
+    tower.set_attn_implementation("eager")
+    with torch.no_grad():
+        attentions = tower(inputs["pixel_values"], output_attentions=True).attentions
+    writer = range(4)[layer] - 1  # hidden state 0 is what the first of the three layers reads
+    for number, tokens in enumerate(splice.encode(model, inputs)):
+        for name, depth in (("writer", writer), ("first", 0)):
+            received = attentions[depth][number].mean(0)  # over heads
+            expected = received[0, 1:] if kind == "clip" else received.mean(0)
+            torch.testing.assert_close(tokens.scored_by(name).attention(), expected, atol=1e-5, rtol=1e-4)
+        reader = attentions[min(writer + 1, 2)][number].mean(0)
+        expected = reader[0, 1:] if kind == "clip" else reader.mean(0)
+        torch.testing.assert_close(tokens.attention(), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["visionzip", "vispruner", "scope", "fastervlm", "holov", "hired"])
+def test_some_papers_take_the_layer_that_wrote_the_features(model, name):
+    [tokens] = splice.encode(model, prompt([5, PICTURE], side=56))
+    method = prumerge.make(f"{name}:keep=5")
+    written = method(tokens.scored_by("writer"))
+    assert torch.equal(method(tokens).index, written.index)
+    assert not torch.equal(tokens.attention(), tokens.scored_by("writer").attention())

@@ -101,7 +101,7 @@ def test_training_sees_what_inference_sees(processor):
 def small_run(folder, *more: str) -> list[str]:
     """Arguments of a run of a few seconds."""
     steps = "--vision-steps 3 --vision-full-steps 1 --language-steps 2"
-    steps += " --language-slow-steps 1 --language-full-steps 1"
+    steps += " --language-few-steps 1 --language-full-steps 1"
     sizes = "--preset test --scenes 20 --clips 2 --questions 3 --check-scenes 8 --workers 0"
     return ["--out", str(folder), *steps.split(), *sizes.split(), *more]
 

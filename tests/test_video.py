@@ -220,9 +220,9 @@ def test_every_method_goes_over_frames(name, how):
     assert features.isfinite().all()
     assert 0 <= int(reduction.index.min()) <= int(reduction.index.max()) < 36
     if how == "each":
-        parts = [prumerge.make(name)(part) for part in clip.parts()]
+        parts = [prumerge.make(name)(part) for part in clip.frames()]
         assert len(reduction) == sum(map(len, parts))
-        expected = torch.cat([one.apply(part) for one, part in zip(parts, clip.parts(), strict=True)])
+        expected = torch.cat([one.apply(part) for one, part in zip(parts, clip.frames(), strict=True)])
         torch.testing.assert_close(features, expected)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from transformers.models.llava_next.modeling_llava_next import (
     image_size_to_num_patches,
 )
 
-from prumerge.tokens import Separators, VisualTokens
+from prumerge.tokens import Layer, Scores, Separators, VisualTokens
 from prumerge.vision import Encoded
 from prumerge.vision import encode as encode_pictures
 
@@ -69,24 +70,36 @@ def pictures(
     """
     batch = encoded.features
     features = batch[:, encoded.first :] if behind is None else behind
-    keys = pool(encoded.keys[:, encoded.first :])
-    queries = encoded.queries if encoded.class_token else pool(encoded.queries)
+
+    def scores(queries: Tensor, keys: Tensor, here: slice) -> Scores:
+        own = keys[here.start if frames == 1 else here, 0] if encoded.class_token else None
+        asking = queries[here] if encoded.class_token else pool(queries[here])
+        return asking.flatten(0, 1), pool(keys[here, encoded.first :]).flatten(0, 1), own
+
+    of = None if encoded.scores_of is None else cache(encoded.scores_of)  # of all pictures at once
+
+    def elsewhere(here: slice, layer: Layer) -> Scores:
+        assert of is not None
+        return scores(*of(layer), here)
+
     found = []
     for start in range(0, len(batch), frames):
         here = slice(start, start + frames)
         place = start if frames == 1 else here
+        queries, keys, class_key = scores(encoded.queries, encoded.keys, here)
         class_tokens: dict[str, Any] = {}
         if encoded.class_token:
-            class_tokens["class_key"] = encoded.keys[place, 0]
+            class_tokens["class_key"] = class_key
             if behind is None:  # else there is none of the same kind
                 class_tokens["class_feature"] = batch[place, 0]
         found.append(
             VisualTokens(
                 features=features[here].flatten(0, 1),
                 grid=(frames, rows, columns),
-                keys=keys[here].flatten(0, 1),
-                queries=queries[here].flatten(0, 1),
+                keys=keys,
+                queries=queries,
                 heads=encoded.heads,
+                elsewhere=partial(elsewhere, here) if of else None,
                 **class_tokens,
                 **more,
             )
@@ -200,7 +213,7 @@ def _picture(
     here = packed[placed.to(packed.device)]
     keys = encoded.keys.shape[-1]
     queries = encoded.queries[used.to(packed.device), 0] if encoded.class_token else here[:, width + keys :]
-    class_tokens = {}
+    class_tokens: dict[str, Any] = {}
     if class_feature is not None:
         several = used.to(packed.device) if whole else 0
         class_tokens = {"class_key": encoded.keys[several, 0], "class_feature": class_feature[several]}

@@ -16,7 +16,7 @@ class TopK(Reducer):
     """
 
     paper = "https://arxiv.org/abs/2403.15388"
-    needs = "class attention"
+    needs = "attention"
     adaptive = True
 
     heads: Literal["joint", "split"] = "joint"

@@ -1,4 +1,4 @@
-"""The embedded model: a genuine LLaVA of two million parameters, its scenes, weights and trainer.
+"""The embedded model: a genuine LLaVA of six million parameters, its scenes, weights and trainer.
 
 Nothing heavy is imported before it is used.
 """

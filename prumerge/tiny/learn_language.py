@@ -1,7 +1,8 @@
 """Stages B and C: projector and language model learn to answer, on cached features of the frozen tower.
 
 All questions about one picture share its visual tokens: they are packed into one sequence whose attention
-mask lets a question see the picture and itself only. Subsets of the visual tokens are random in size and
+mask lets a question see the picture and itself only. It learns on evenly strewn tokens first: with few of
+them most questions have no answer in what is seen, and little is learnt. Then subsets are random in size and
 place, from strewn to gathered, and in half of the pictures tokens are merged: with similar ones, with their
 neighbours, or with any. So the few, clustered and merged tokens that methods hand over are known to the
 model, but which tokens are kept never depends on what they show.
@@ -139,7 +140,8 @@ class QuestionBatches(Dataset):
 
     Cached are the features of `scenes` scenes from seed `first` on, then those of the frames of `clips` clips
     from the same seed on. `alike` batches in a row (one for each process) are of the same kind and size.
-    With `visual` equal to all tokens of a picture, half of the steps still take subsets.
+    `few` takes subsets of all sizes up to `visual` and of all shapes, or as often all tokens if `visual` is
+    that many.
     """
 
     def __init__(
@@ -155,10 +157,11 @@ class QuestionBatches(Dataset):
         often: Sequence[float] = (),
         clips: int = 0,
         alike: int = 1,
+        few: bool = False,
     ):
         self.tokenizer, self.first, self.scenes, self.clips = tokenizer, first, scenes, clips
         self.batch, self.visual, self.asked, self.count, self.seed = batch, visual, asked, count, seed
-        self.often, self.alike = often, alike
+        self.often, self.alike, self.few = often, alike, few
 
     def __len__(self) -> int:
         return self.count
@@ -174,9 +177,12 @@ class QuestionBatches(Dataset):
         of_clips = self.clips > 0 and step % CLIPS_EVERY == CLIPS_EVERY - 1
         pictures = self.clips if of_clips else self.scenes
         rows = random.choice(pictures, self.batch, replace=self.batch > pictures)
-        everything = self.visual == PATCHES and common.random() < 0.5
-        subset = int(common.integers(min(FEWEST, self.visual), min(self.visual, 224) + 1))
-        visual = (2 * PATCHES if of_clips else PATCHES) if everything else subset
+        everything = self.few and self.visual == PATCHES and common.random() < 0.5
+        visual = (
+            int(common.integers(min(FEWEST, self.visual), min(self.visual, 224) + 1)) if self.few else None
+        )
+        if everything:
+            visual = 2 * PATCHES if of_clips else PATCHES
         return self.pack(rows, place, random, visual, of_clips)
 
     def pack(
@@ -194,7 +200,7 @@ class QuestionBatches(Dataset):
         prefix = self.tokenizer(PREFIX).input_ids
         index, positions, sequences = [], [], []
         for row in rows:
-            chosen = np.concatenate([n * PATCHES + places_at_random(each, random) for n in range(frames)])
+            chosen = np.concatenate([n * PATCHES + self.places(each, random) for n in range(frames)])
             left = np.delete(np.arange(patches), chosen)
             others = random.choice(left, min(OTHERS, len(left)), replace=False)
             spread = random.random() < 0.5  # positions as in the whole picture, or close together
@@ -219,6 +225,11 @@ class QuestionBatches(Dataset):
             "labels": torch.where(labels < 0, IGNORE, labels),
             "families": families,
         }
+
+    def places(self, count: int, random: np.random.Generator) -> Int[np.ndarray, "count"]:
+        if self.few:
+            return places_at_random(count, random)
+        return np.sort(random.choice(PATCHES, count, replace=False))
 
     def ask(self, row: int, salt: int, of_clips: bool) -> list[Question]:
         if of_clips:

@@ -1,7 +1,7 @@
 """A scene is a picture of known content, drawn from its seed alone: shapes, pictograms and signs.
 
 The tiles come from a shipped atlas and all arithmetic is on integers, so a seed gives the same pixels
-everywhere. Letters sit on the patch grid, a concession to a model of two million parameters.
+everywhere. Letters sit on the patch grid, a concession to a model of six million parameters.
 """
 
 from dataclasses import dataclass

@@ -3,9 +3,9 @@
     vision          tower on subsets of 128 patches
     vision-full     tower on all patches
     cache           features of the frozen tower, once
-    language        projector and language model on random subsets of the visual tokens
-    language-slow   the same, more of the families that are learned slowly
-    language-full   the same on all visual tokens
+    language        projector and language model on evenly strewn visual tokens, until they find things
+    language-few    the same on few, gathered and merged tokens
+    language-full   the same and as often all visual tokens
 
 The run can be killed at any time and continues from its last checkpoint when started again. Two processes of
 one thread each learn faster on two cores than one process of two threads, and several GPUs work the same way:
@@ -60,8 +60,8 @@ CHECKED_VISION = HELD_OUT.start + 900_000  # scenes of the checks during trainin
 CHECKED_LANGUAGE = HELD_OUT.start + 910_000
 CHECKPOINT_SECONDS = 60
 # attribute, existence, counting, spatial, multiple choice, reading
-MIX = (1.0, 1.5, 2.0, 2.0, 3.0, 2.5)
-SLOW_MIX = (2.5, 0.7, 3.0, 3.5, 1.5, 0.7)
+MIX = (1.0, 1.0, 3.0, 6.0, 1.5, 0.5)
+SLOW_MIX = (1.5, 1.0, 3.0, 4.0, 1.5, 0.7)
 MAY_CHANGE = ["out", "export", "threads", "workers", "stop_after", "device", "minutes"]  # when resuming
 
 
@@ -75,6 +75,7 @@ class Stage:
     share: float  # of the minutes, if those are limited
     check_every: int
     often: tuple[float, ...] = ()  # how often each family of questions is asked
+    few: bool = False  # whether subsets are as small, gathered and merged as methods make them
 
 
 def stages(options: argparse.Namespace) -> list[Stage]:
@@ -83,13 +84,21 @@ def stages(options: argparse.Namespace) -> list[Stage]:
     half, quarter = max(batch // 2, 2), max(batch // 4, 2)
     every = options.check_every
     return [
-        Stage("vision", options.vision_steps, batch, 128, (1, 0.3), 0.34, every),
-        Stage("vision-full", options.vision_full_steps, quarter, patches, (0.3, 0), 0.1, every),
+        Stage("vision", options.vision_steps, batch, 128, (1, 0.3), 0.23, every),
+        Stage("vision-full", options.vision_full_steps, quarter, patches, (0.3, 0), 0.05, every),
         Stage("cache", -(-(options.scenes + FRAMES * options.clips) // 16), 16, patches, (0, 0), 1, every),
-        Stage("language", options.language_steps, half, 224, (1, 0.4), 0.34, every, MIX),
-        Stage("language-slow", options.language_slow_steps, half, 224, (0.5, 0.25), 0.12, every, SLOW_MIX),
+        Stage("language", options.language_steps, half, 256, (1, 0.5), 0.4, every, MIX),
+        Stage("language-few", options.language_few_steps, half, 224, (0.5, 0.25), 0.19, every, MIX, few=True),
         Stage(
-            "language-full", options.language_full_steps, quarter, patches, (0.25, 0), 0.075, every, SLOW_MIX
+            "language-full",
+            options.language_full_steps,
+            quarter,
+            patches,
+            (0.25, 0),
+            0.13,
+            every,
+            SLOW_MIX,
+            few=True,
         ),
     ]
 
@@ -258,7 +267,7 @@ def batches(run: Run, stage: Stage) -> Iterator[dict[str, Tensor]]:
         data = QuestionBatches(
             run.processor.tokenizer, CACHED, options.scenes, batch, stage.tokens, options.questions,
             count, seed=1000 * options.seed + run.stage, often=stage.often, clips=options.clips,
-            alike=run.world,
+            alike=run.world, few=stage.few,
         )  # fmt: skip
     loader = DataLoader(
         data, batch_size=None, sampler=range(run.step * run.world + run.rank, count, run.world),
@@ -283,7 +292,10 @@ def train_step(run: Run, stage: Stage, batch: dict[str, Tensor]) -> dict[str, Te
         else:
             salt = run.options.seed, run.stage, run.step, run.rank
             kept = batch["positions"].shape[1] - batch["text"].shape[1] - batch["prefix"].shape[1]
-            features = merged_at_random(cached(run, batch), batch["places"], kept, salt)
+            features = cached(run, batch)
+            features = (
+                merged_at_random(features, batch["places"], kept, salt) if stage.few else features[:, :kept]
+            )
             loss, logged = language_loss(run.model, features, batch)
     loss.backward()
     parameters = [
@@ -448,23 +460,23 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--out", required=True, help="folder of the run: checkpoint, log, cached features")
     add("--export", help="folder for the finished model (default: OUT/weights)")
-    add("--preset", choices=PRESETS, default="first")
+    add("--preset", choices=PRESETS, default="full")
     add("--start", help="folder of another run, whose parameters this one begins with")
     add("--rate", type=float, default=1.0, help="learning rates, as a share of the usual ones")
     add("--seed", type=int, default=0)
     add("--minutes", type=float, help="end the training stages after this time in all, cutting steps short")
-    add("--vision-steps", type=int, default=1800)
-    add("--vision-full-steps", type=int, default=280)
-    add("--language-steps", type=int, default=1230)
-    add("--language-slow-steps", type=int, default=400)
-    add("--language-full-steps", type=int, default=210)
-    add("--scenes", type=int, default=3600, help="scenes with cached features")
+    add("--vision-steps", type=int, default=1150)
+    add("--vision-full-steps", type=int, default=160)
+    add("--language-steps", type=int, default=1600)
+    add("--language-few-steps", type=int, default=400)
+    add("--language-full-steps", type=int, default=240)
+    add("--scenes", type=int, default=8000, help="scenes with cached features")
     add("--clips", type=int, default=400, help="clips with cached features")
-    add("--questions", type=int, default=20, help="questions per scene and step, at most")
+    add("--questions", type=int, default=16, help="questions per scene and step, at most")
     add(
-        "--batch", type=int, default=32, help="scenes per step of the first stage; later ones take 1/4 or 1/2"
+        "--batch", type=int, default=48, help="scenes per step of the first stage; later ones take 1/4 or 1/2"
     )
-    add("--check-every", type=int, default=200, help="steps between measurements on held-out scenes")
+    add("--check-every", type=int, default=250, help="steps between measurements on held-out scenes")
     add("--check-scenes", type=int, default=64)
     add("--device", choices=["cpu", "cuda"], default="cpu")
     add("--bf16", action="store_true", help="compute in bfloat16: faster on GPUs and on CPUs made for it")

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from prumerge import ops
+from prumerge.reducer import Reducer
+from prumerge.tokens import Reduction, VisualTokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trim(Reducer):
+    """TRIM: the patches that match the question, as outliers, and one token for the mean of the rest.
+
+    Without `keep` the outliers by the IQR rule among softmax(sharpness * relevance), in spatial order; the
+    mean of the rest is one token more, the last (as in the official code,
+    https://github.com/FreedomIntelligence/TRIM). Relevance is `VisualTokens.relevance` where it is given (the
+    paper's is that of CLIP's two towers: `ops.relevance` with `inverted=True`), or else the cosine with the
+    language model's embeddings of the words.
+    """
+
+    paper = "https://arxiv.org/abs/2409.10994"
+    needs = "text"
+    adaptive = True
+
+    sharpness: float = 50.0
+    """Without keep: the scale of relevance (0 to 1) in the softmax, where the official code has products of
+    CLIP embeddings as they are. On bell-shaped relevance 50 keeps the 21 % of tokens the paper reports."""
+
+    iqr: float = 1.5
+    """Without keep: an outlier lies this many interquartile ranges above the third quartile."""
+
+    extra_token: bool = True
+    """One more token, the mean of all that is not kept."""
+
+    def __call__(self, tokens: VisualTokens) -> Reduction:
+        relevance, available = self.relevance(tokens, instead="topk"), len(tokens)
+        scores = (self.sharpness * relevance).softmax(dim=0)
+        count = ops.outlier_count(scores, self.iqr) if self.keep is None else self.count(available)
+        index = ops.top(relevance, count).sort().values
+        if not self.extra_token or count == available:
+            return Reduction(index)
+        rest = ops.complement(index, available)
+        mean = rest[None] / (available - count)
+        place = relevance.masked_fill(~rest, -torch.inf).argmax()  # where the best of the rest was
+        return Reduction(ops.append(index, place), torch.cat([ops.one_hot(index, available), mean]))

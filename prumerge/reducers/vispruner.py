@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from prumerge import ops
+from prumerge.frames import FrameByFrame
+from prumerge.tokens import Reduction, VisualTokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisPruner(FrameByFrame):
+    """VisPruner: important tokens by class attention, and diverse ones among the rest.
+
+    The rest, in order of attention, loses its duplicates in rounds: of every second token those `step` go
+    that are most similar to one of the others (cosine of features), until the budget is met. As in the
+    official code (https://github.com/Theia-4869/VisPruner) those that stay are in order of that similarity
+    in the next round, before the others.
+    """
+
+    paper = "https://arxiv.org/abs/2412.01818"
+    needs = "attention"
+
+    keep: int | float = 1 / 9
+    """Visual tokens to keep: a count or a share below 1 (1/9 is 64 of 576)."""
+
+    important: float = 0.5
+    """Share of the kept tokens that is chosen by attention alone."""
+
+    step: int = 8
+    """Tokens that a round removes at most."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.important <= 1:
+            raise ValueError(f"{self}: important is a share from 0 to 1")
+        if self.step < 1:
+            raise ValueError(f"{self}: step must be at least 1")
+
+    def choose(self, tokens: VisualTokens, count: int) -> Reduction:
+        attention, by_attention = tokens.scored_by("writer").attention(), int(count * self.important)
+        ranked = ops.top(attention, len(tokens))
+        important, rest = ranked[:by_attention], ranked[by_attention:]
+        diverse = count - by_attention
+        similarity = ops.cosines(tokens.features)
+        while diverse and len(rest) > diverse:
+            candidates, others = rest[::2], rest[1::2]
+            duplicate = similarity.index_select(0, candidates).index_select(1, others).amax(dim=1)
+            removed = min(self.step, len(rest) - diverse, len(candidates))
+            rest = torch.cat([candidates[ops.top(duplicate, len(candidates))][removed:], others])
+        return Reduction(torch.cat([important, rest[:diverse]]).sort().values)

@@ -1,0 +1,141 @@
+"""Estimates in words: sentences, and flat rows for tables and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby, product
+from typing import Any
+
+from prumerge.roofline.configs import Model
+from prumerge.roofline.conventions import card, count, llm_viewer
+from prumerge.roofline.cost import Op
+from prumerge.roofline.estimate import Estimate, Stage, Workload, floor, knee, prefill
+from prumerge.roofline.precision import Precision
+
+
+def row(one: Estimate, base: Estimate, model: Model, convention: str = "flops") -> dict[str, Any]:
+    """The figures of one estimate, beside `base`: times in ms, rates and sizes in the unit of the key."""
+    precision = one.setting.precision
+    return {
+        "machine": one.machine.name,
+        "bits": precision.name,
+        "visual_tokens": one.workload.label,
+        "text_tokens": one.workload.text,
+        "tera": count(convention, one.flops, model.language, one.workload.visual) / 1e12,
+        "convention": convention,
+        "encode_ms": (one.first_token - one.prefill.time) * 1e3,
+        "prefill_ms": one.prefill.time * 1e3,
+        "first_token_ms": one.first_token * 1e3,
+        "speedup": base.first_token / one.first_token,
+        "decode_ms": one.decode.time * 1e3,
+        "answer_ms": one.answer * 1e3,
+        "traffic_gb": one.traffic / 1e9,
+        "kv_cache_gb": one.kv_cache / 1e9,
+        "resident_gb": one.resident / 1e9,
+        "fits": one.fits,
+        "prefill_bound": {resource: round(share, 4) for resource, share in one.prefill.shares.items()},
+        "stages": [stage_row(stage) for stage in (*one.stages, one.decode)],
+    }
+
+
+def stage_row(stage: Stage) -> dict[str, Any]:
+    """A stage with all its operations, for JSON."""
+    total = {"stage": stage.name, "flops": stage.flops, "traffic": stage.traffic, "ms": stage.time * 1e3}
+    return {**total, "ops": [op_row(stage, op) for op in stage.ops]}
+
+
+def op_row(stage: Stage, op: Op) -> dict[str, Any]:
+    """An operation: bytes and FLOPs of one execution, what limits it, and microseconds."""
+    took = {"bound": stage.bound(op), "us": stage.seconds(op) * 1e6}
+    return {**asdict(op), "bytes": op.bytes, "intensity": op.intensity, **took}
+
+
+def bound(one: Estimate) -> str:
+    """What limits the prefill, with its share of the time."""
+    shares = one.prefill.shares
+    resource = max(shares, key=lambda name: shares[name])
+    return f"{resource} {shares[resource]:.0%}"
+
+
+def sentences(model: Model, estimates: Sequence[Estimate]) -> list[str]:
+    """What to conclude: for each machine and precision, what was gained, what was not, and where it ends."""
+    found = []
+    for (machine, bits), group in groupby(
+        estimates, key=lambda one: (one.machine.name, one.setting.precision.name)
+    ):
+        cases = sorted(group, key=lambda one: -sum(one.workload.visual))
+        most, fewest, head = cases[0], cases[-1], f"{machine}, {bits}: "
+        if len(cases) > 1:
+            found.append(head + gain(most, fewest))
+        found.append(head + limit(model, most))
+        large = [one.workload.label for one in cases if not one.fits]
+        if large and most.machine.memory:
+            found.append(
+                f"{head}{', '.join(large)} visual tokens need more than its "
+                f"{most.machine.memory / 1e9:.0f} GB of memory."
+            )
+    return found + [f"{model.name}: {note}." for note in model.notes]
+
+
+def gain(before: Estimate, after: Estimate) -> str:
+    """From the first number of tokens to the last, and what keeps it from being more."""
+    faster, encoding = before.prefill.time / after.prefill.time, 1 - after.prefill.time / after.first_token
+    return (
+        f"from {before.workload.label} to {after.workload.label} visual tokens means "
+        f"{before.flops / after.flops:.1f}x fewer FLOPs, a prefill {faster:.1f}x "
+        f"as fast, the first token {before.first_token / after.first_token:.1f}x and the whole answer of "
+        f"{after.workload.new_tokens} tokens {before.answer / after.answer:.2f}x as fast; "
+        f"{encoding:.0%} of the time to the first token then goes into encoding the picture."
+    )
+
+
+def limit(model: Model, one: Estimate) -> str:
+    """Where memory takes over, and the number of visual tokens below which fewer stop helping."""
+    case = (model, one.workload, one.machine, one.setting)
+    waits, ends, fewest = knee(*case), floor(*case), one.workload.fewest
+    at, least = (
+        prefill(model, one.workload.with_visual(count), one.machine, one.setting).time * 1e3
+        for count in (ends, fewest)
+    )
+    rest = "at 1" if fewest else "with the text alone"
+    taken = (
+        f"up to {waits} visual tokens most of the prefill waits for memory"
+        if waits > fewest
+        else "arithmetic takes most of the prefill at any number of visual tokens"
+    )
+    return (
+        f"{taken} (the ridge is {one.machine.ridge(one.setting.precision.arithmetic):.0f} FLOP per byte); "
+        f"below {ends} fewer stop helping: at most a tenth of the prefill is left to gain, "
+        f"{at:.2f} ms at {ends} and {least:.2f} ms {rest}."
+    )
+
+
+def viewer_rows(
+    model: Model, workloads: Sequence[Workload], cards: Sequence[str], precisions: Sequence[Precision]
+) -> list[dict[str, Any]]:
+    """What LLM-Viewer would print; ValueError for what it cannot express."""
+    for precision in precisions:
+        if len({precision.weights, precision.activations, precision.cache}) > 1:
+            raise ValueError(
+                "llm-viewer-2024-03 has one width for weights, activations and cache, unlike "
+                f"{precision.name}; write w{precision.weights}a{precision.weights}"
+            )
+    rows = []
+    for name, precision, work in product(cards, precisions, workloads):
+        if len(set(work.visual)) > 1:
+            raise ValueError("llm-viewer-2024-03 has the same tokens in every layer")
+        answer = llm_viewer(model.language, work.prompt[0], card(name), precision.weights)
+        rows.append(
+            {
+                "machine": name,
+                "bits": precision.name,
+                "visual_tokens": work.label,
+                "prompt_tokens": work.prompt[0],
+                "tera": answer.operations / 1e12,
+                "prefill_ms": answer.seconds * 1e3,
+                "total_memory_gb": answer.memory_access / 1e9,
+                "activation_gb": answer.activations / 1e9,
+            }
+        )
+    return rows

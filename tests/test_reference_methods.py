@@ -1,0 +1,117 @@
+"""The methods of other papers against independent loops in double precision, over odd grids and seeds."""
+
+import pytest
+import reference_methods as reference
+import torch
+from builders import visual_tokens
+
+import prumerge
+
+GRIDS = [(1, 7, 9), (1, 8, 8), (3, 4, 5)]
+VIDEOS = [(2, 5, 6), (3, 4, 5), (4, 1, 7)]
+COUNTS = [1, 2, 7, 12]  # the features have 16 channels: beyond their rank CDPruner has nothing to go by
+CHOOSERS = {
+    "divprune": [{}],
+    "cdpruner": [{}, {"theta": 0.3}, {"theta": 0.8}],
+    "scope": [{}, {"alpha": 0.0}, {"alpha": 2.0}],
+    "vispruner": [{}, {"important": 0.0}, {"important": 0.8, "step": 3}, {"important": 1.0}],
+    "fastervlm": [{}],
+    "dart": [{}, {"pivots": 1}, {"pivots": 5}],
+    "holov": [{"crops": 4}, {"crops": 3}, {"crops": 1}],
+}
+
+
+def spec(name, count, options):
+    return f"{name}:" + ",".join(f"{key}={value}" for key, value in {"keep": count, **options}.items())
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize(
+    ("name", "options"), [(name, options) for name, each in CHOOSERS.items() for options in each], ids=str
+)
+def test_the_same_places(name, options, grid, count):
+    tokens = visual_tokens(grid, seed=count, class_tokens=grid[0])
+    expected = reference.frame_by_frame(getattr(reference, name), tokens, count, **options)
+    assert prumerge.make(spec(name, count, options))(tokens).index.tolist() == expected
+
+
+@pytest.mark.parametrize("count", [30, 59])
+@pytest.mark.parametrize("name", [name for name in CHOOSERS if name not in ("cdpruner", "scope", "divprune")])
+def test_most_tokens(name, count):
+    tokens = visual_tokens((1, 7, 9), seed=count)
+    expected = reference.frame_by_frame(getattr(reference, name), tokens, count)
+    assert prumerge.make(spec(name, count, {}))(tokens).index.tolist() == expected
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("name", CHOOSERS)
+def test_many_pictures(name, seed):
+    tokens = visual_tokens((1, 6, 7), seed=100 + seed)
+    expected = reference.frame_by_frame(getattr(reference, name), tokens, 9)
+    assert prumerge.make(f"{name}:keep=9")(tokens).index.tolist() == expected
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 16, 40, 63])
+@pytest.mark.parametrize(
+    "options", [{}, {"contextual": 0}, {"contextual": 1}, {"class_token": False}], ids=str
+)
+def test_visionzip_merges_the_same_rows(options, count):
+    tokens = visual_tokens((1, 7, 9), seed=count)
+    if count <= options.get("contextual", 0):
+        pytest.skip("no room: another test")
+    [frame] = reference.frames_of(tokens)
+    expected = torch.tensor(reference.visionzip(frame, count, **options))
+    reduced = prumerge.make(spec("visionzip", count, options))(tokens).apply(tokens)
+    torch.testing.assert_close(reduced.double(), expected.double(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [3, 20, 33])
+@pytest.mark.parametrize("class_tokens", [1, 3])
+def test_visionzip_of_a_video_is_that_of_its_frames(class_tokens, count):
+    tokens = visual_tokens((3, 4, 5), class_tokens=class_tokens)
+    rows = []
+    for number, frame in enumerate(reference.frames_of(tokens)):
+        rows += reference.visionzip(frame, count * (number + 1) // 3 - count * number // 3)
+    reduced = prumerge.make(f"visionzip:keep={count}")(tokens).apply(tokens)
+    torch.testing.assert_close(reduced.double(), torch.tensor(rows).double(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("grid", [(1, 7, 9), *VIDEOS, (5, 3, 3)], ids=str)
+def test_hired_divides_the_budget_among_tiles(grid, alpha):
+    tokens = visual_tokens(grid, class_tokens=grid[0])
+    for count in (1, len(tokens) // 3, len(tokens) - 2):
+        index = prumerge.make(f"hired:keep={count},alpha={alpha}")(tokens).index
+        assert index.tolist() == reference.hired(tokens, count, alpha)
+
+
+@pytest.mark.parametrize("options", [{}, {"sharpness": 5.0}, {"iqr": 0.5}, {"count": 7}], ids=str)
+@pytest.mark.parametrize("seed", range(3))
+def test_trim_keeps_the_relevant_and_the_mean_of_the_rest(seed, options):
+    tokens = visual_tokens((1, 7, 9), seed=seed)
+    given = ",".join(f"{'keep' if key == 'count' else key}={value}" for key, value in options.items())
+    reduced = prumerge.make(f"trim:{given}" if given else "trim")(tokens).apply(tokens)
+    expected = torch.tensor(reference.trim(tokens, **options))
+    torch.testing.assert_close(reduced.double(), expected.double(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["evs", "vidcom2"])
+@pytest.mark.parametrize("grid", VIDEOS, ids=str)
+def test_videos(name, grid):
+    tokens = visual_tokens(grid)
+    for count in (len(tokens) // grid[0], len(tokens) // 2 + 1, len(tokens) - 1):
+        index = prumerge.make(f"{name}:keep={count}")(tokens).index
+        assert index.tolist() == getattr(reference, name)(tokens, count)
+
+
+def test_a_resampler_attends_from_the_means_of_cells():
+    tokens = visual_tokens((1, 6, 6))
+    features = torch.nn.functional.normalize(tokens.features.double(), dim=-1)
+    rows = []
+    for top, left in ((0, 0), (0, 3), (3, 0), (3, 3)):
+        cell = [row * 6 + column for row in range(top, top + 3) for column in range(left, left + 3)]
+        query = features[cell].mean(0) / features[cell].mean(0).norm()
+        rows.append(torch.softmax(features @ query / 0.2, dim=0) @ tokens.features.double())
+    reduced = prumerge.make("resampler:keep=4,temperature=0.2")(tokens).apply(tokens)
+    torch.testing.assert_close(reduced.double(), torch.stack(rows), atol=1e-5, rtol=1e-5)
