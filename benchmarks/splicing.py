@@ -18,8 +18,8 @@ from prumerge.reducer import make
 from prumerge.splice import encode, splice
 from prumerge.tokens import Reduction, VisualTokens
 
-IMAGE, LAYERS, WORDS = 32000, 32, 60
-SPECS = ("none", "prumerge:keep=39", "prumerge_plus:keep=143", "topk:keep=40")
+IMAGE, LAYERS, WORDS, ROUNDS = 32000, 32, 60, 3
+SPECS = ("none", "prumerge_plus:keep=143", "prumerge:keep=39")
 
 
 def shallow(layers: int) -> LlavaForConditionalGeneration:
@@ -60,10 +60,10 @@ def main() -> None:
     tokens = encode(model, inputs)
     prompts = {spec: splice(model, inputs, _chosen(spec, tokens)) for spec in SPECS}
     prefill = {spec: lambda spec=spec: model(**prompts[spec], logits_to_keep=1) for spec in SPECS}
-    deep = rounds(prefill, 3)
+    deep = rounds(prefill, ROUNDS)
     layers = model.model.language_model.layers
     model.model.language_model.layers = layers[:1]
-    flat = rounds(prefill, 3)
+    flat = rounds(prefill, ROUNDS)
     model.model.multi_modal_projector = Nothing()
     spent = rounds(
         {spec: lambda spec=spec: splice(model, inputs, _chosen(spec, tokens)) for spec in SPECS}, 15

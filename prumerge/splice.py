@@ -166,9 +166,9 @@ def splice(
     """The second half of `reduce`: the shorter prompt for decisions that are made, in prompt order."""
     if separators not in get_args(Policy):
         raise ValueError(f"separators are {', '.join(get_args(Policy))}, not {separators!r}")
-    modality = modality_of(inputs)
-    if not chosen or modality is None:
+    if not chosen:
         return dict(inputs)
+    modality = modality_of(inputs) or "image"  # pictures may be encoded already, and not be among the inputs
     inner = unwrap(model)
     family, base = family_of(inner.config.model_type), inner.base_model
     rest = {name: value for name, value in inputs.items() if name not in family.ENCODER_INPUTS}

@@ -484,3 +484,15 @@ def test_a_video_without_placeholder_is_refused():
     inputs["input_ids"] = inputs["input_ids"].masked_fill(inputs["input_ids"] == VIDEO, 5)
     with pytest.raises(ValueError, match="no video placeholder; write <video> where the video belongs"):
         prumerge.reduce(family.model(), inputs, "none")
+
+
+def test_pictures_that_are_encoded_already_need_not_come_again():
+    from prumerge.splice import splice
+
+    family = FAMILIES["LlavaNext"]
+    model, inputs = family.model(), family.prompt(*rows_of(family))
+    chosen = prumerge.select(model, inputs, "topk:keep=5")
+    words = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    whole, without = (splice(model, given, chosen) for given in (inputs, words))
+    assert torch.equal(whole["input_ids"], without["input_ids"])
+    assert torch.equal(logits(model, whole), logits(model, without))
