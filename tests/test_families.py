@@ -496,3 +496,17 @@ def test_pictures_that_are_encoded_already_need_not_come_again():
     whole, without = (splice(model, given, chosen) for given in (inputs, words))
     assert torch.equal(whole["input_ids"], without["input_ids"])
     assert torch.equal(logits(model, whole), logits(model, without))
+
+
+@pytest.mark.parametrize("spec", ["trim", "visionzip:keep=0.5", "divprune:keep=0.5", "dart:keep=0.5@each"])
+@pytest.mark.parametrize("name", ["LlavaNext", "VideoLlava", "Qwen3VL", "InternVL", "Gemma3", "Blip2"])
+def test_methods_that_read_words_class_tokens_or_embeddings(name, spec):
+    family = FAMILIES[name]
+    modality = "video" if family.videos else "image"
+    model, rows = family.model(), rows_of(family, modality)[:1]
+    inputs = family.prompt(*rows)
+    for tokens, reduction in prumerge.select(model, inputs, spec):
+        assert reduction.apply(tokens).isfinite().all()
+    shorter = reduced(model, inputs, spec)
+    assert shorter["input_ids"].shape[1] < inputs["input_ids"].shape[1]
+    assert logits(model, shorter).isfinite().all()

@@ -11,7 +11,7 @@ from prumerge.models._shared import LLAVA_INPUTS, pictures, project_each, run_to
 from prumerge.tokens import VisualTokens
 
 TAKES = "pictures"
-ATTENTION = "class token"
+ATTENTION = "class token, or with SigLIP the mean over patches"
 REDUCED = "before the projector"
 ENCODER_INPUTS = ("pixel_values", *LLAVA_INPUTS, "image_sizes")
 
