@@ -15,6 +15,7 @@ from prumerge.tiny.architecture import PRESETS, make_model, vision_tower
 from prumerge.tiny.check import answer
 from prumerge.tiny.learn_language import (
     QuestionBatches,
+    alike_at_random,
     answer_logits,
     merged_at_random,
     places_at_random,
@@ -158,3 +159,13 @@ def test_random_places_are_as_many_as_asked_and_sometimes_gathered():
     neighbours = [(np.diff(places) == 1).mean() for places in subsets]
     assert min(neighbours) < 0.2
     assert max(neighbours) > 0.5
+
+
+def test_tokens_that_are_alike_are_kept_together_and_each_as_often_as_any_other():
+    random = np.random.default_rng(0)
+    objects = np.arange(576) < 70  # far from the rest, which is nearly the same everywhere
+    features = np.where(objects[:, None], 5 * random.normal(size=(576, 1)), 0) + random.normal(size=(576, 16))
+    kept = np.array([np.isin(np.arange(576), alike_at_random(features, 36, random)) for _ in range(4000)])
+    assert (kept.sum(1) == 36).all()
+    assert abs(kept[:, objects].mean() - 36 / 576) < 0.004
+    assert kept[:, objects].mean(1).max() > 0.4  # at times nothing but objects

@@ -3,9 +3,10 @@
 All questions about one picture share its visual tokens: they are packed into one sequence whose attention
 mask lets a question see the picture and itself only. It learns on evenly strewn tokens first: with few of
 them most questions have no answer in what is seen, and little is learnt. Then subsets are random in size and
-place, from strewn to gathered, and in half of the pictures tokens are merged: with similar ones, with their
-neighbours, or with any. So the few, clustered and merged tokens that methods hand over are known to the
-model, but which tokens are kept never depends on what they show.
+place, from strewn to gathered, or made of tokens that are alike, and in half of the pictures tokens are
+merged: with similar ones, with their neighbours, or with any. So the few, clustered, uniform and merged
+tokens that methods hand over are known to the model, but every token is as likely to be kept as any other,
+whatever it shows.
 """
 
 from collections.abc import Sequence
@@ -105,6 +106,18 @@ def places_at_random(count: int, random: np.random.Generator) -> Int[np.ndarray,
     return np.sort((spots + strewn).ravel().argsort()[:count])
 
 
+def alike_at_random(
+    features: Float[np.ndarray, "patches width"], count: int, random: np.random.Generator
+) -> Int[np.ndarray, "count"]:
+    """Places of tokens that are alike in some way: neighbours in a random order by their features.
+
+    Methods that score tokens leave prompts of nothing but objects, or nothing but edges. So does this, but
+    the window falls anywhere on the circle of the order: every place is equally likely to be kept.
+    """
+    order = (features @ random.normal(size=features.shape[1])).argsort()
+    return np.sort(np.roll(order, random.integers(len(order)))[:count])
+
+
 class PicturesToCache(Dataset):
     """The scenes and then the frames of the clips that `QuestionBatches` asks about, so many at a time."""
 
@@ -158,10 +171,11 @@ class QuestionBatches(Dataset):
         clips: int = 0,
         alike: int = 1,
         few: bool = False,
+        features: np.ndarray | None = None,
     ):
         self.tokenizer, self.first, self.scenes, self.clips = tokenizer, first, scenes, clips
         self.batch, self.visual, self.asked, self.count, self.seed = batch, visual, asked, count, seed
-        self.often, self.alike, self.few = often, alike, few
+        self.often, self.alike, self.few, self.features = often, alike, few, features
 
     def __len__(self) -> int:
         return self.count
@@ -200,7 +214,10 @@ class QuestionBatches(Dataset):
         prefix = self.tokenizer(PREFIX).input_ids
         index, positions, sequences = [], [], []
         for row in rows:
-            chosen = np.concatenate([n * PATCHES + self.places(each, random) for n in range(frames)])
+            first = self.scenes + frames * int(row) if of_clips else int(row)
+            chosen = np.concatenate(
+                [n * PATCHES + self.places(first + n, each, random) for n in range(frames)]
+            )
             left = np.delete(np.arange(patches), chosen)
             others = random.choice(left, min(OTHERS, len(left)), replace=False)
             spread = random.random() < 0.5  # positions as in the whole picture, or close together
@@ -213,9 +230,9 @@ class QuestionBatches(Dataset):
         padded = np.stack([np.pad(s, ((0, longest - len(s)), (0, 0)), constant_values=-1) for s in sequences])
         text, at, blocks, labels, families = torch.from_numpy(padded).unbind(-1)
         shared, taken = torch.from_numpy(np.stack(positions)), torch.from_numpy(np.stack(index))
-        first = torch.from_numpy(self.scenes + frames * rows if of_clips else np.asarray(rows))
+        pictures = torch.from_numpy(self.scenes + frames * rows if of_clips else np.asarray(rows))
         return {
-            "rows": first[:, None] + taken // PATCHES,  # of each token, in the cached features
+            "rows": pictures[:, None] + taken // PATCHES,  # of each token, in the cached features
             "index": taken % PATCHES,
             "places": taken,
             "prefix": torch.tensor(prefix).expand(len(rows), -1),
@@ -226,7 +243,9 @@ class QuestionBatches(Dataset):
             "families": families,
         }
 
-    def places(self, count: int, random: np.random.Generator) -> Int[np.ndarray, "count"]:
+    def places(self, row: int, count: int, random: np.random.Generator) -> Int[np.ndarray, "count"]:
+        if self.few and self.features is not None and random.random() < 0.5:
+            return alike_at_random(self.features[row].astype(np.float32), count, random)
         if self.few:
             return places_at_random(count, random)
         return np.sort(random.choice(PATCHES, count, replace=False))

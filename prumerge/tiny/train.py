@@ -60,8 +60,8 @@ CHECKED_VISION = HELD_OUT.start + 900_000  # scenes of the checks during trainin
 CHECKED_LANGUAGE = HELD_OUT.start + 910_000
 CHECKPOINT_SECONDS = 60
 # attribute, existence, counting, spatial, multiple choice, reading
-MIX = (1.0, 1.0, 3.0, 6.0, 1.5, 0.5)
-SLOW_MIX = (1.5, 1.0, 3.0, 4.0, 1.5, 0.7)
+MIX = (2.0, 2.0, 2.0, 2.0, 3.0, 1.5)
+SLOW_MIX = (1.5, 1.5, 2.5, 3.0, 2.0, 0.7)
 MAY_CHANGE = ["out", "export", "threads", "workers", "stop_after", "device", "minutes"]  # when resuming
 
 
@@ -267,7 +267,7 @@ def batches(run: Run, stage: Stage) -> Iterator[dict[str, Tensor]]:
         data = QuestionBatches(
             run.processor.tokenizer, CACHED, options.scenes, batch, stage.tokens, options.questions,
             count, seed=1000 * options.seed + run.stage, often=stage.often, clips=options.clips,
-            alike=run.world, few=stage.few,
+            alike=run.world, few=stage.few, features=features_file(run) if stage.few else None,
         )  # fmt: skip
     loader = DataLoader(
         data, batch_size=None, sampler=range(run.step * run.world + run.rank, count, run.world),
