@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from transformers.masking_utils import create_causal_mask
 
 from prumerge import ops
-from prumerge.models import unwrap
+from prumerge.models import family_of, optional, unwrap
 from prumerge.places import LayerReducer, split
 from prumerge.reducer import Reducer
 from prumerge.tokens import VisualTokens
@@ -151,6 +151,12 @@ class Inside:
         self.model = unwrap(model)
         self.method = method
         self.decoder = self.model.get_decoder()
+        kind = self.model.config.model_type
+        if optional(family_of(kind), "positions"):
+            raise ValueError(
+                f"{method}: models of type {kind!r} have positions in time and space, "
+                f"which pruning between layers does not follow yet; {_INSTEAD}"
+            )
         self.depths = method.depths(self.decoder.config.num_hidden_layers)
         _check(self.decoder, method, self.depths)
         self.tokens_by_layer: list[tuple[int, ...]] = []
@@ -458,7 +464,7 @@ def _check(decoder: Any, method: LayerReducer, depths: tuple[int, ...]) -> None:
             f"{method}: the language model has {layers} layers, so pruning can begin before layer "
             f"{layers - 1} at the latest, not {max(depths)}"
         )
-    first = decoder.layers[0]
+    first = decoder.layers[0] if hasattr(decoder, "layers") else None
     attention = getattr(first, "self_attn", None)
     known = (
         hasattr(first, "input_layernorm")

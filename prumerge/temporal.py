@@ -37,6 +37,7 @@ class OverFrames(Reducer):
                 f"{self}: {inside[0]} works in the {inside[0].place}, where a picture is not seen "
                 "frame by frame; leave out what follows @"
             )
+        object.__setattr__(self, "needs", ", ".join(part.needs for part in self.method.parts))
         if not -1 <= self.threshold <= 1:
             raise ValueError(f"{self}: a cosine lies between -1 and 1, so a threshold must as well")
 

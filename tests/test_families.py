@@ -285,6 +285,51 @@ def test_without_class_tokens_video_llava_reads_what_the_paper_counts():
         assert (shorter["input_ids"] == VIDEO).sum() == each * family.frames
 
 
+# with methods inside the tower and the language model, and positions
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "Llava"])
+def test_merging_inside_a_tower_is_refused_where_it_is_not_supported(name):
+    family = FAMILIES[name]
+    with pytest.raises(ValueError, match="tome:r=1 merges inside the vision tower, which is not supported"):
+        prumerge.reduce(family.model(), family.prompt(*rows_of(family)), "tome:r=1")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_pruning_inside_the_language_model_works_or_is_refused(name):
+    family = FAMILIES[name]
+    model, inputs = family.model(), family.prompt(*rows_of(family))
+    try:
+        with prumerge.attach(model, "fastv:layer=1,keep=0.5") as attached:
+            answer(model, inputs)
+    except ValueError as error:
+        assert "use a method before the language model" in str(error)
+    else:
+        seen = attached.inside.tokens_by_layer
+        assert len(seen) == len(attached.tokens)
+        assert all(first > last for first, *_, last in seen)
+
+
+@pytest.mark.parametrize("positions", ["original", "median"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_positions_are_those_of_the_places_or_refused(name, positions):
+    family = FAMILIES[name]
+    model, inputs = family.model(), family.prompt(*rows_of(family))
+    if hasattr(family_of(model.config.model_type), "positions"):
+        with pytest.raises(ValueError, match="have positions in time and space"):
+            reduced(model, inputs, positions=positions)
+        with pytest.raises(ValueError, match="have positions in time and space"):
+            prumerge.attach(model, SPEC, positions=positions)
+        return
+    whole = reduced(model, inputs, "none", positions=positions)
+    assert torch.equal(whole["attention_mask"], inputs["attention_mask"])
+    shorter = reduced(model, inputs, "topk:keep=3", positions=positions)
+    own = (inputs["attention_mask"].cumsum(1) - 1).max(1).values
+    assert torch.equal(shorter["position_ids"].max(1).values, own)  # the last word stands where it stood
+    for row, mask in zip(shorter["position_ids"], shorter["attention_mask"].bool(), strict=True):
+        assert (row[mask].diff() > 0).all()
+
+
 # rotary positions in time and space
 
 

@@ -201,6 +201,33 @@ def test_the_first_of_its_kind_absorbs_its_repeats():
     torch.testing.assert_close(reduction.apply(clip)[0], clip.features[0])
 
 
+def test_over_frames_a_method_reads_what_it_reads():
+    assert prumerge.make("trim:keep=4@each").needs == prumerge.make("trim").needs
+    chain = prumerge.make("topk:keep=9+none@each")
+    assert [str(part) for part in chain.parts] == ["topk:keep=9", "none@each"]
+
+
+@pytest.mark.parametrize("positions", ["compact", "original", "median"])
+def test_frames_of_a_clip_may_be_merged_inside_the_tower(positions):
+    model, inputs = llava(), prompt([0, PICTURE, 5, PICTURE, 7])
+    apart = encode(model, inputs, prumerge.make("tome:r=3"))
+    (clip,) = encode(model, inputs, prumerge.make("tome:r=3"), clip=True)
+    assert clip.picture_grid == (2, *apart[0].picture_grid[1:])
+    assert clip.placeholders == 2 * apart[0].placeholders
+    torch.testing.assert_close(clip.attention(), torch.cat([one.attention() for one in apart]))
+    both = torch.cat([one.merged.reduction(len(one)).weights.sum(0) for one in apart])
+    assert torch.equal(clip.merged.reduction(len(clip)).weights.sum(0), both)
+    with torch.no_grad():
+        together = prumerge.reduce(model, inputs, "tome:r=3", clip=True, positions=positions)
+        one_by_one = prumerge.reduce(model, inputs, "tome:r=3", positions=positions)
+    assert torch.equal(together["attention_mask"], one_by_one["attention_mask"])
+    if positions != "compact":
+        assert torch.equal(together["position_ids"], one_by_one["position_ids"])
+    features = one_by_one["mm_encoder_outputs"]["image"].pooler_output
+    found = together["mm_encoder_outputs"]["image"].pooler_output
+    torch.testing.assert_close(torch.cat(list(found)), torch.cat(list(features)))
+
+
 def test_a_threshold_says_what_repeats():
     clip = moving()
     assert len(prumerge.make("none@merged=-1")(clip)) == 12
@@ -211,8 +238,13 @@ def test_a_threshold_says_what_repeats():
 @pytest.mark.parametrize("name", prumerge.names())
 @pytest.mark.parametrize("how", ["each", "merged"])
 def test_every_method_goes_over_frames(name, how):
-    if "frames" in prumerge.make(name).needs:
+    method = prumerge.make(name)
+    if "frames" in method.needs:
         pytest.skip("it looks at frames itself")
+    if method.place != prumerge.Reducer.place:
+        with pytest.raises(ValueError, match=f"works in the {method.place}.*leave out what follows @"):
+            prumerge.make(f"{name}@{how}")
+        return
     clip = moving()
     reduction = prumerge.make(f"{name}@{how}")(clip)
     features = reduction.apply(clip)
