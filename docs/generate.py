@@ -28,12 +28,12 @@ from typer.testing import CliRunner
 from prumerge.catalogue import FACTS, built_in, entry
 from prumerge.cli import app
 from prumerge.evaluate.report import MEASURES
-from prumerge.models import families
+from prumerge.supported import all_facts, families
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("methods", "results", "roofline")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("methods", "results", "families", "roofline")),
 ]
 
 
@@ -65,7 +65,20 @@ def options() -> str:
 
 
 def supported() -> str:
-    return "Model families so far: " + ", ".join(f"`{name}`" for name in families()) + "."
+    """What the tests ran of each family."""
+    ran = json.loads((ROOT / "docs" / "families.json").read_text())
+    columns = ("image", "multi-image", "video", "batch", "beams", "training", "class token")
+    rows = [f"| family | {' | '.join(columns)} |", "|---|" + ":-:|" * len(columns)]
+    for name in families():
+        rows.append(f"| `{name}` | {' | '.join('x' if column in ran[name] else '' for column in columns)} |")
+    return "\n".join(rows)
+
+
+def family_facts() -> str:
+    rows = ["| family | what it is | takes | attention | reduced |", "|---|---|---|---|---|"]
+    for one in all_facts():
+        rows.append(f"| `{one.name}` | {one.summary} | {one.takes} | {one.attention} | {one.reduced} |")
+    return "\n".join(rows)
 
 
 def command_line() -> str:
@@ -259,6 +272,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         methods,
         options,
         supported,
+        family_facts,
         command_line,
         accuracy,
         everything,

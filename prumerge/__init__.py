@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prumerge.attachment import attach
     from prumerge.catalogue import names
+    from prumerge.clips import open_clip
     from prumerge.loading import load, open_image
     from prumerge.pictures import show
     from prumerge.reducer import Reducer, make
@@ -28,6 +29,7 @@ _HOMES = {
     "load": "loading",
     "make": "reducer",
     "names": "catalogue",
+    "open_clip": "clips",
     "open_image": "loading",
     "reduce": "splice",
     "select": "splice",
@@ -42,6 +44,7 @@ __all__ = [
     "load",
     "make",
     "names",
+    "open_clip",
     "open_image",
     "reduce",
     "select",

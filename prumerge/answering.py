@@ -1,7 +1,8 @@
-"""One question about one picture, answered and timed stage by stage."""
+"""One question about a picture or a clip, answered and timed stage by stage."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from prumerge.inside import average_tokens, pruning
 from prumerge.loading import prepare
-from prumerge.models import unwrap
+from prumerge.models import family_of, unwrap
 from prumerge.places import split
 from prumerge.reducer import Reducer, make
 from prumerge.splice import encode, splice
@@ -43,23 +44,28 @@ class Answer:
 def answer(
     model: Any,
     processor: Any,
-    image: Image.Image,
+    image: Image.Image | Sequence[Image.Image],
     question: str,
     reducer: Reducer | None = None,
     *,
     max_new_tokens: int = 64,
 ) -> Answer:
-    """Answer greedily; without a reducer the model is left untouched, its own encoder included."""
+    """Answer greedily; without a reducer the model is left untouched, its own encoder included.
+
+    Several pictures are the frames of a clip.
+    """
     inputs = prepare(processor, image, question).to(model.device)
     watch = Stopwatch(model.device)
     if reducer is None:
         base = unwrap(model).base_model
-        features = base.get_image_features(pixel_values=inputs["pixel_values"], return_dict=True)
-        prompt = {name: value for name, value in inputs.items() if name != "pixel_values"}
+        seen = family_of(base.config.model_type).ENCODER_INPUTS
+        pixels = {name: value for name, value in inputs.items() if name in seen}
+        features = base.get_image_features(**pixels, return_dict=True)
+        prompt = {name: value for name, value in inputs.items() if name not in seen}
         prompt["mm_encoder_outputs"] = {"image": features}
         encode_ms, reduce_ms = watch.lap(), 0.0
     else:
-        tokens = encode(model, inputs, reducer)
+        tokens = encode(model, inputs, reducer, clip=not isinstance(image, Image.Image))
         encode_ms = watch.lap()
         method = split(reducer)[1]
         chosen = [(one, method(one)) for one in tokens]

@@ -14,17 +14,25 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prumerge.inside import Inside, average_tokens, bound
-from prumerge.models import unwrap
+from prumerge.models import family_of, unwrap
 from prumerge.places import split
 from prumerge.reducer import Reducer, make
-from prumerge.splice import Positions, check_positions, decide, has_pictures, splice
+from prumerge.splice import Policy, Positions, check_positions, decide, has_pictures, splice
 
 
-def attach(model: nn.Module, reducer: str | Reducer, *, positions: Positions = "compact") -> Attachment:
+def attach(
+    model: nn.Module,
+    reducer: str | Reducer,
+    *,
+    positions: Positions = "compact",
+    clip: bool = False,
+    separators: Policy = "keep",
+) -> Attachment:
     """Make `model.forward` and `model.generate` reduce the visual tokens of raw pictures.
 
     Use it as `with attach(model, "prumerge"): ...`, or call `.detach()` on what it returns; then the model is
-    as before. Only this instance is touched, and PEFT models may be wrapped before or after.
+    as before. `positions`, `clip` and `separators` are those of `reduce`. Only this instance is touched, and
+    PEFT models may be wrapped before or after.
 
     `generate` returns the caller's prompt followed by the answer, and a cache that it filled may be used for
     a second turn that continues the same prompt. `forward` returns logits for the shorter prompt; the loss is
@@ -38,17 +46,27 @@ def attach(model: nn.Module, reducer: str | Reducer, *, positions: Positions = "
         raise ValueError(
             f"a method is attached to this model already ({inner._prumerge.reducer}); detach it first"
         )
-    check_positions(positions)
-    return Attachment(inner, make(reducer), positions)
+    check_positions(positions, inner)
+    return Attachment(inner, make(reducer), positions, clip=clip, separators=separators)
 
 
 class Attachment:
     """An attached method; see `attach`."""
 
-    def __init__(self, model: PreTrainedModel, reducer: Reducer, positions: Positions = "compact") -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        reducer: Reducer,
+        positions: Positions = "compact",
+        *,
+        clip: bool = False,
+        separators: Policy = "keep",
+    ) -> None:
         self.model = model
         self.reducer = reducer
         self.positions = positions
+        self.clip = clip
+        self.separators = separators
         self.tokens: list[tuple[int, int]] = []
         """Visual tokens before and after, for each picture of the latest call."""
         inside = split(reducer)[2]
@@ -109,15 +127,16 @@ class Attachment:
         return output
 
     @torch.no_grad()
-    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
         original = self._before["generate"]
-        kwargs |= zip(list(inspect.signature(original).parameters)[1:], args, strict=False)
+        kwargs |= zip(inspect.signature(original).parameters, args, strict=False)
+        inputs = kwargs.pop("inputs", None)
         ids = kwargs.pop("input_ids", inputs)
         cache = kwargs.get("past_key_values")
         memory: _Prompt | None = getattr(cache, "_prumerge", None)
         filled = cache is not None and cache.get_seq_length() > 0
         if not (has_pictures(kwargs) or (filled and memory)):
-            return original(ids, **kwargs)
+            return original(**kwargs) if ids is None else original(input_ids=ids, **kwargs)
         if kwargs.get("prompt_lookup_num_tokens"):
             raise ValueError(
                 "prompt look-up proposes image placeholders as text; leave out prompt_lookup_num_tokens"
@@ -128,17 +147,16 @@ class Attachment:
         elif memory is None:
             raise ValueError("this cache was filled without reduction; start a new one to attach a method")
         else:
-            reduced = memory.continued(ids, kwargs, self.model.config.image_token_id)
+            reduced = memory.continued(ids, kwargs, self.model.config)
         short = reduced.pop("input_ids")
-        answer = original(
-            short, **_lengths(reduced, self.model.generation_config, ids.shape[1] - short.shape[1])
-        )
+        removed = ids.shape[1] - short.shape[1]
+        answer = original(input_ids=short, **_lengths(reduced, self.model.generation_config, removed))
         return memory.restored(ids, short.shape[1], answer, cache)
 
     def _reduced(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        chosen = decide(self.model, inputs, self.reducer)
-        self.tokens = [(tokens.places, len(reduction)) for tokens, reduction in chosen]
-        return splice(self.model, inputs, chosen, self.positions)
+        chosen = decide(self.model, inputs, self.reducer, clip=self.clip)
+        self.tokens = [(tokens.patches, len(reduction)) for tokens, reduction in chosen]
+        return splice(self.model, inputs, chosen, self.positions, separators=self.separators)
 
 
 @dataclass(frozen=True)
@@ -148,20 +166,21 @@ class _Prompt:
     full: Int[Tensor, "B L"]
     short: Int[Tensor, "B S"]
     mask: Int[Tensor, "B S"]
-    positions: Int[Tensor, "B S"] | None = None
-    """Where they have gaps."""
+    positions: Int[Tensor, "*R B S"] | None = None
+    """Where they have gaps, or several rows."""
 
     @classmethod
     def of(cls, full: Tensor, reduced: dict[str, Any], positions: Positions) -> _Prompt:
-        gaps = None if positions == "compact" else reduced.get("position_ids")
-        return cls(full, reduced["input_ids"], reduced["attention_mask"], gaps)
+        own = reduced.get("position_ids")
+        needed = own is not None and (positions != "compact" or own.ndim == 3)
+        return cls(full, reduced["input_ids"], reduced["attention_mask"], own if needed else None)
 
-    def after(self, later: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-        """The positions of what follows a prompt with gaps, by its mask."""
+    def after(self, later: Int[Tensor, "B T"]) -> Int[Tensor, "*R B T"]:
+        """The positions of what follows the prompt, by its mask."""
         assert self.positions is not None
-        return self.positions.max(1, keepdim=True).values + later.cumsum(1)
+        return self.positions.amax(-1, keepdim=True) + later.cumsum(1)
 
-    def continued(self, ids: Tensor, inputs: dict[str, Any], image_token: int) -> dict[str, Any]:
+    def continued(self, ids: Tensor, inputs: dict[str, Any], config: Any) -> dict[str, Any]:
         """A later turn: the caller's longer prompt with its beginning shortened as before."""
         length = self.full.shape[1]
         if ids.shape[0] != len(self.full) or not torch.equal(ids[:, :length], self.full):
@@ -170,17 +189,19 @@ class _Prompt:
                 "(what generate returned) followed by the new text, or start a new cache"
             )
         new = ids[:, length:]
-        if (new == image_token).any():
+        placeholders = [getattr(config, f"{modality}_token_id", None) for modality in ("image", "video")]
+        if any((new == token).any() for token in placeholders if token is not None):
             raise ValueError(
                 "a new picture cannot join a cache that is in use; start a new cache with all pictures"
             )
         mask = inputs.get("attention_mask")
         new_mask = torch.ones_like(new) if mask is None else mask[:, length:]
-        later = {name: value for name, value in inputs.items() if name not in ("pixel_values", "image_sizes")}
+        seen = family_of(config.model_type).ENCODER_INPUTS
+        later = {name: value for name, value in inputs.items() if name not in seen}
         later["input_ids"] = torch.cat([self.short, new], dim=1)
         later["attention_mask"] = torch.cat([self.mask, new_mask], dim=1)
         if self.positions is not None:
-            later["position_ids"] = torch.cat([self.positions, self.after(new_mask)], dim=1)
+            later["position_ids"] = torch.cat([self.positions, self.after(new_mask)], dim=-1)
         return later
 
     def step(self, inputs: dict[str, Any], cached: int) -> dict[str, Any]:
@@ -192,9 +213,9 @@ class _Prompt:
         before, after = mask.split([self.full.shape[1], mask.shape[1] - self.full.shape[1]], dim=1)
         inputs["attention_mask"] = torch.cat([self.mask, after], dim=1)
         positions = inputs.get("position_ids")
-        if self.positions is not None:
+        if self.positions is not None and self.positions.ndim == 2:
             inputs["position_ids"] = self.after(after)[:, -ids.shape[1] :] if positions is None else positions
-        elif positions is not None:
+        elif positions is not None and positions.ndim == 2:
             inputs["position_ids"] = positions - (before.sum(1) - self.mask.sum(1))[:, None]
         return inputs
 

@@ -48,8 +48,18 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command()
 def answer(
-    image: ImageArgument,
-    question: Annotated[str, typer.Argument(help="What to ask about it.", show_default=False)],
+    image: Annotated[
+        str,
+        typer.Argument(
+            help="A picture: JPEG, PNG, WebP, ...; with --video the question.", show_default=False
+        ),
+    ],
+    question: Annotated[str | None, typer.Argument(help="What to ask about it.", show_default=False)] = None,
+    video: Annotated[
+        Path | None,
+        typer.Option(help="In place of the picture a clip: a folder of pictures, a GIF, or a video file."),
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames taken of a clip, evenly.")] = 8,
     model: ModelOption = "tiny",
     reducer: ReducerOption = "prumerge",
     keep: KeepOption = None,
@@ -58,12 +68,20 @@ def answer(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a question about a picture, with few visual tokens."""
+    """Ask a question about a picture or a clip, with few visual tokens."""
+    if video is not None:
+        if question is not None:
+            raise ValueError("ask about a picture or about a clip: with --video leave the picture out")
+        question = image
+    if question is None:
+        raise ValueError("Missing argument 'QUESTION': what to ask about the picture")
     with _status("loading"):
         from prumerge.answering import answer as ask
+        from prumerge.clips import open_clip
         from prumerge.loading import open_image
 
-        method, picture = _method(reducer, keep), open_image(image)
+        method = _method(reducer, keep)
+        picture = open_image(image) if video is None else open_clip(video, frames)
         loaded, processor = _load(model, device)
     with _status("answering"):
         methods = [None, method] if compare else [method]
@@ -110,10 +128,10 @@ def show(
         reduction = tokens.whole(reduction)
         draw(picture, tokens.picture_grid, reduction).save(draft)
     if as_json:
-        report = {"method": str(method), "visual_tokens": tokens.places, "kept": len(reduction)}
+        report = {"method": str(method), "visual_tokens": tokens.patches, "kept": len(reduction)}
         _print_json({**report, "index": reduction.index.tolist(), "picture": str(output)})
     else:
-        print(f"{len(reduction)} of {tokens.places} visual tokens left; see {output}")
+        print(f"{len(reduction)} of {tokens.patches} visual tokens left; see {output}")
 
 
 @app.command()
@@ -184,6 +202,23 @@ def methods(
     table = _table("option", "values", "default", "meaning")
     for option in one.options:
         table.add_row(option.name, option.type, option.default, option.meaning)
+    _print(table)
+
+
+@app.command()
+def families(as_json: JsonOption = False) -> None:
+    """List the model families, whose attention scores their tokens, and where these are reduced."""
+    from dataclasses import asdict
+
+    from prumerge.supported import all_facts
+
+    found = all_facts()
+    if as_json:
+        _print_json([asdict(one) for one in found])
+        return
+    table = _table("family", "what it is", "takes", "attention", "reduced")
+    for one in found:
+        table.add_row(one.name, one.summary, one.takes, one.attention, one.reduced)
     _print(table)
 
 
@@ -461,7 +496,9 @@ def _method(spec: str, keep: str | None) -> Any:
 
     if keep is None:
         return make(spec)
-    return make(f"{spec}{',' if ':' in spec.rpartition('+')[2] else ':'}keep={keep}")
+    before, plus, last = spec.rpartition("+")
+    name, at, frames = last.partition("@")
+    return make(f"{before}{plus}{name}{',' if ':' in name else ':'}keep={keep}{at}{frames}")
 
 
 def _load(model: str, device: str) -> tuple[Any, Any]:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from transformers.masking_utils import create_causal_mask
 
 from prumerge import ops
-from prumerge.models import unwrap
+from prumerge.models import family_of, optional, unwrap
 from prumerge.places import LayerReducer, split
 from prumerge.reducer import Reducer
 from prumerge.tokens import VisualTokens
@@ -151,6 +151,12 @@ class Inside:
         self.model = unwrap(model)
         self.method = method
         self.decoder = self.model.get_decoder()
+        kind = self.model.config.model_type
+        if optional(family_of(kind), "positions"):
+            raise ValueError(
+                f"{method}: models of type {kind!r} have positions in time and space, "
+                f"which pruning between layers does not follow yet; {_INSTEAD}"
+            )
         self.depths = method.depths(self.decoder.config.num_hidden_layers)
         _check(self.decoder, method, self.depths)
         self.tokens_by_layer: list[tuple[int, ...]] = []
@@ -196,6 +202,8 @@ class Inside:
         original = self._before["generate"]
         named = kwargs | dict(zip(inspect.signature(original).parameters, args, strict=False))
         config = named.get("generation_config") or self.model.generation_config
+        if named.get("inputs_embeds") is not None:
+            raise ValueError(f"{self.method} cannot find pictures among inputs_embeds; {_INSTEAD}")
         for option, forbidden in _FORBIDDEN.items():
             if forbidden(named.get(option, getattr(config, option, None))):
                 raise ValueError(
@@ -208,7 +216,7 @@ class Inside:
         original = self._before["forward"]
         kwargs |= zip(inspect.signature(original).parameters, args, strict=False)
         cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
-        pictures = (kwargs.get("mm_encoder_outputs") or {}).get("image")
+        modality, pictures = next(iter((kwargs.get("mm_encoder_outputs") or {}).items()), ("image", None))
         memory: Pass | None = getattr(cache, "_prumerge_inside", None)
         filled = cache is not None and cache.get_seq_length() > 0
         if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
@@ -217,8 +225,16 @@ class Inside:
             raise ValueError(
                 "a new picture cannot join a cache that is in use; start a new cache with all pictures"
             )
+        if pictures is None and not filled and kwargs.get("inputs_embeds") is not None:
+            raise ValueError(f"{self.method} cannot find pictures among inputs_embeds; {_INSTEAD}")
+        if pictures is not None and isinstance(pictures.pooler_output, Tensor):
+            raise ValueError(
+                f"{self.method}: models of type {self.model.config.model_type!r} read these tokens as one "
+                f"tensor, which does not say whose they are; {_INSTEAD}"
+            )
         if pictures is not None:
-            self._now = self._prompt(kwargs, [len(one) for one in pictures.pooler_output])
+            counts = [len(one) for one in pictures.pooler_output]
+            self._now = self._prompt(kwargs, counts, getattr(self.model.config, f"{modality}_token_id"))
         elif filled and memory is not None:
             self._now = memory.step(mask)
         else:
@@ -257,12 +273,12 @@ class Inside:
             hidden = _restored(hidden, now.layout(depth), now.full.columns.shape[1])
         return hidden
 
-    def _prompt(self, inputs: dict[str, Any], counts: list[int]) -> Pass:
+    def _prompt(self, inputs: dict[str, Any], counts: list[int], placeholder: int) -> Pass:
         """What stands where in a prompt, read on the CPU: the one wait for the device."""
         ids, mask, labels = (inputs.get(name) for name in ("input_ids", "attention_mask", "labels"))
         if ids is None:
             raise ValueError(f"{self.method} needs the prompt as input_ids, to know where the pictures are")
-        image = ids == self.model.config.image_token_id
+        image = ids == placeholder
         image, valid = torch.stack([image, torch.ones_like(image) if mask is None else mask.bool()]).cpu()
         columns = torch.arange(ids.shape[1])
         pictures = tuple((int(one[0, 0]), one[:, 1]) for one in image.nonzero().split(counts))
@@ -448,7 +464,7 @@ def _check(decoder: Any, method: LayerReducer, depths: tuple[int, ...]) -> None:
             f"{method}: the language model has {layers} layers, so pruning can begin before layer "
             f"{layers - 1} at the latest, not {max(depths)}"
         )
-    first = decoder.layers[0]
+    first = decoder.layers[0] if hasattr(decoder, "layers") else None
     attention = getattr(first, "self_attn", None)
     known = (
         hasattr(first, "input_layernorm")
@@ -470,6 +486,7 @@ def _check(decoder: Any, method: LayerReducer, depths: tuple[int, ...]) -> None:
 
 
 _METHODS = ("forward", "generate")
+_INSTEAD = "use a method before the language model"
 
 # What a `generate` cannot do that prunes inside the language model.
 _FORBIDDEN: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,11 @@ def open_image(path: str | Path) -> Image.Image:
         raise ValueError(
             f"{str(path)!r} is {width} x {height} pixels; a picture needs at least {SMALLEST_SIDE} a side"
         )
+    return as_rgb(image)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Any picture in RGB, 16 bits of grey with all their shades, transparency on white."""
     if image.mode.startswith("I"):  # 16 bits of grey, of which Pillow would cut off the bright part
         image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     if image.has_transparency_data:
@@ -94,9 +100,14 @@ def open_image(path: str | Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def prepare(processor: Any, image: Image.Image, question: str) -> Any:
-    """Inputs for one question about one picture."""
-    return processor(images=image, text=question_prompt(processor, question), return_tensors="pt")
+def prepare(processor: Any, image: Image.Image | Sequence[Image.Image], question: str) -> Any:
+    """Inputs for one question about one picture, or about the frames of a clip one after the other."""
+    images = [image] if isinstance(image, Image.Image) else list(image)
+    if not images:
+        raise ValueError("the clip has no frames; give it at least one")
+    prompt = question_prompt(processor, question, pictures=len(images))
+    # How long a prompt may be is said of the shortened one: not verbose.
+    return processor(images=images, text=prompt, return_tensors="pt", verbose=False)
 
 
 def question_prompt(processor: Any, question: str, pictures: int = 1) -> str:

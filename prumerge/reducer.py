@@ -156,12 +156,19 @@ def make(spec: str | Reducer) -> Reducer:
     """A reducer from `"name"` or `"name:option=value,option=value"`, a chain of them from `"first+second"`; a
     reducer is handed back as it is.
 
+    `"name@each"` looks at each frame or tile alone, `"name@merged"` merges what repeats from frame to frame
+    first.
+
     Raises ValueError for unknown names, options and values, naming those there are.
     """
     if isinstance(spec, str) and "+" in spec:
         return Chain(chain=tuple(make(part.strip()) for part in spec.split("+")))
     if isinstance(spec, Reducer):
         return spec
+    if isinstance(spec, str) and "@" in spec:
+        from prumerge.temporal import over_frames  # which makes methods itself
+
+        return over_frames(spec)
     if not isinstance(spec, str):
         raise TypeError(
             f"a method is a name such as 'prumerge:keep=64' or a Reducer, not {type(spec).__name__}"

@@ -6,7 +6,7 @@ Pure functions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import accumulate
 from typing import Any, Literal, get_args
@@ -14,10 +14,9 @@ from typing import Any, Literal, get_args
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prumerge import ops
-from prumerge.models import family_of, unwrap
+from prumerge.models import as_list, encoder_of, family_of, optional, unwrap
 from prumerge.places import split
 from prumerge.reducer import Reducer, make
 from prumerge.tokens import Reduction, VisualTokens
@@ -26,6 +25,12 @@ Positions = Literal["compact", "original", "median"]
 """Position ids of what is left: counted anew without gaps, those of the places that tokens stand for, or for
 merged tokens that of the median of their sources."""
 
+Policy = Literal["keep", "drop", "remake"]
+"""What becomes of newlines between the rows of a large picture, and of class tokens between frames: all stay,
+none, or those of rows and frames of which a token stays."""
+
+VIDEOS = "pixel_values_videos"
+
 
 def reduce(
     model: nn.Module,
@@ -33,6 +38,8 @@ def reduce(
     reducer: str | Reducer,
     *,
     positions: Positions = "compact",
+    clip: bool = False,
+    separators: Policy = "keep",
 ) -> dict[str, Any]:
     """Shorten a prompt: encode its pictures, reduce their visual tokens, drop the placeholders that are left
     over.
@@ -41,7 +48,10 @@ def reduce(
     `labels`). The result goes to `model(**...)` or `model.generate(**...)` in its place: `input_ids [B, L']`,
     every other tensor of shape [B, L] cut alike, and the features as `mm_encoder_outputs`. Rows are padded on
     the side where the batch was padded before (left if it was not). Inputs without pictures come back as they
-    are.
+    are. With `clip` the pictures of a row are the frames of one clip: methods see them together.
+
+    Newlines that a family puts between tokens stay, go, or stay where a token of their row does, as
+    `separators` says.
 
     `positions` are counted anew without gaps ("compact"), or stay those of the places that the tokens stand
     for ("original"; "median": of the median of the places merged into a token), and tokens are read in that
@@ -53,11 +63,12 @@ def reduce(
     Raises ValueError for unknown methods and options, a family that is not supported, and a prompt whose
     placeholders do not match its pictures.
     """
-    return splice(model, inputs, select(model, inputs, reducer), positions)
+    chosen = select(model, inputs, reducer, clip=clip)
+    return splice(model, inputs, chosen, positions, separators=separators)
 
 
 def select(
-    model: nn.Module, inputs: Mapping[str, Any], reducer: str | Reducer
+    model: nn.Module, inputs: Mapping[str, Any], reducer: str | Reducer, *, clip: bool = False
 ) -> list[tuple[VisualTokens, Reduction]]:
     """The visual tokens of each picture in `inputs` and what the method decides for them; raises as `reduce`.
 
@@ -70,15 +81,15 @@ def select(
             f"{method} works inside the language model, not by a shorter prompt: use it by "
             f"`with prumerge.attach(model, {str(method)!r})` or `prumerge answer`"
         )
-    return decide(model, inputs, method)
+    return decide(model, inputs, method, clip=clip)
 
 
 def decide(
-    model: nn.Module, inputs: Mapping[str, Any], method: Reducer
+    model: nn.Module, inputs: Mapping[str, Any], method: Reducer, *, clip: bool = False
 ) -> list[tuple[VisualTokens, Reduction]]:
     """`select` for the part of a method that works before the language model."""
     _, before, _ = split(method)
-    chosen = [(tokens, _decide(before, tokens)) for tokens in encode(model, inputs, method)]
+    chosen = [(tokens, _decide(before, tokens)) for tokens in encode(model, inputs, method, clip=clip)]
     for tokens, reduction in chosen:
         if not 0 < len(reduction) <= len(tokens):
             raise ValueError(
@@ -93,16 +104,37 @@ def _decide(method: Reducer, tokens: VisualTokens) -> Reduction:
         return method(tokens)
 
 
-def encode(model: nn.Module, inputs: Mapping[str, Any], method: Reducer | None = None) -> list[VisualTokens]:
-    """The visual tokens of each picture in `inputs`, none if it holds no pictures; what `method` does inside
-    the vision tower is done."""
-    if not has_pictures(inputs):
-        return []
+def encode(
+    model: nn.Module, inputs: Mapping[str, Any], method: Reducer | None = None, *, clip: bool = False
+) -> list[VisualTokens]:
+    """The visual tokens of each picture in `inputs`, or of each row's pictures as a clip; none if it holds no
+    pictures. What `method` does inside the vision tower is done."""
     inner = unwrap(model)
-    family = family_of(inner.config.model_type)
+    kind = inner.config.model_type
+    modality = modality_of(inputs)
+    if modality is None:
+        return []
+    if modality == "video" and VIDEOS not in family_of(kind).ENCODER_INPUTS:
+        raise ValueError(f"models of type {kind!r} take no videos; pass the frames as pictures")
     tower = None if method is None else split(method)[0]
-    merging = () if tower is None else (tower,)
-    return ask(model, inputs, family.encode(inner.base_model, inputs, *merging))
+    found = encoder_of(kind, tower)(inner.base_model, inputs)
+    if clip and modality == "image":
+        places = inputs["input_ids"] == _placeholder(inner.config, modality)
+        _check_places(int(places.sum()), sum(one.placeholders for one in found), len(found), modality)
+        rows = _by_row(found, places.sum(1).tolist())
+        found = [VisualTokens.from_frames(frames) for frames in rows if frames]
+    return ask(model, inputs, found)
+
+
+def _by_row(pictures: list[VisualTokens], counts: list[int]) -> list[list[VisualTokens]]:
+    """The pictures of each row of a batch, by its number of placeholders."""
+    waiting, rows = iter(pictures), []
+    for count in counts:
+        row: list[VisualTokens] = []
+        while sum(one.placeholders for one in row) < count:
+            row.append(next(waiting))
+        rows.append(row)
+    return rows
 
 
 def ask(model: nn.Module, inputs: Mapping[str, Any], pictures: Sequence[VisualTokens]) -> list[VisualTokens]:
@@ -113,13 +145,15 @@ def ask(model: nn.Module, inputs: Mapping[str, Any], pictures: Sequence[VisualTo
     """
     inner = unwrap(model)
     family, base = family_of(inner.config.model_type), inner.base_model
+    modality = modality_of(inputs) or "image"
 
     def embed(features: Tensor) -> Tensor:
-        return family.project(base, [features])[0]
+        width = inner.get_input_embeddings().weight.shape[1]
+        return family.project(base, [features])[0][:, :width]  # without features of deeper layers
 
     @cache
     def texts() -> list[Tensor]:
-        return _words(inner, inputs, [tokens.places for tokens in pictures])
+        return _words(inner, inputs, [tokens.placeholders for tokens in pictures], modality)
 
     def text(number: int) -> Tensor:
         return texts()[number]
@@ -132,16 +166,19 @@ def ask(model: nn.Module, inputs: Mapping[str, Any], pictures: Sequence[VisualTo
 
 
 @torch.no_grad()
-def _words(inner: Any, inputs: Mapping[str, Any], sizes: list[int]) -> list[Float[Tensor, "_ H"]]:
+def _words(
+    inner: Any, inputs: Mapping[str, Any], sizes: list[int], modality: str
+) -> list[Float[Tensor, "_ H"]]:
     """The language model's embeddings of the words in each picture's row."""
     ids, mask = inputs["input_ids"], inputs.get("attention_mask")
-    text, image = inner.config.text_config, ids == inner.config.image_token_id
+    text, image = inner.config.text_config, ids == _placeholder(inner.config, modality)
     words = ~image
-    for special in (text.bos_token_id, text.eos_token_id, text.pad_token_id):
-        for token in special if isinstance(special, list) else [special]:
+    for special in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        given = getattr(text, special, None)
+        for token in given if isinstance(given, list) else [given]:
             words &= ids != (-1 if token is None else token)
     image, words = torch.stack([image, words if mask is None else words & mask.bool()]).cpu()
-    _check_places(int(image.sum()), sum(sizes), len(sizes))
+    _check_places(int(image.sum()), sum(sizes), len(sizes), modality)
     row_of_place = image.nonzero()[:, 0].tolist()
     rows = [row_of_place[end - size] for end, size in zip(accumulate(sizes), sizes, strict=True)]
     embedding = inner.get_input_embeddings()
@@ -153,73 +190,138 @@ def splice(
     inputs: Mapping[str, Any],
     chosen: Sequence[tuple[VisualTokens, Reduction]],
     positions: Positions = "compact",
+    *,
+    separators: Policy = "keep",
 ) -> dict[str, Any]:
     """The second half of `reduce`: the shorter prompt for decisions that are made, in prompt order."""
-    check_positions(positions)
+    check_positions(positions, model)
+    if separators not in get_args(Policy):
+        raise ValueError(f"separators are {', '.join(get_args(Policy))}, not {separators!r}")
     if not chosen:
         return dict(inputs)
-    standing = None
-    if positions != "compact":
-        chosen, places = zip(*(_in_place(*one, positions) for one in chosen), strict=True)
-        before = [0, *accumulate(tokens.places for tokens, _ in chosen)]
-        standing = torch.cat([first + index for first, index in zip(before, places, strict=False)])
+    modality = modality_of(inputs) or "image"  # pictures may be encoded already, and not be among the inputs
     inner = unwrap(model)
-    family = family_of(inner.config.model_type)
+    family, base = family_of(inner.config.model_type), inner.base_model
     rest = {name: value for name, value in inputs.items() if name not in family.ENCODER_INPUTS}
-    kept = torch.cat([_first(tokens.places, len(reduction)) for tokens, reduction in chosen])
-    shorter = _shorten(inner.config, rest, kept, standing, pictures=len(chosen))
-    features = family.project(inner.base_model, [reduction.apply(tokens) for tokens, reduction in chosen])
-    shorter["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=features)}
+    features, kept, standing = zip(*(_in_order(*one, positions, separators) for one in chosen), strict=True)
+    offsets = [0, *accumulate(tokens.placeholders for tokens, _ in chosen)]
+    at = torch.cat([first + places for first, places in zip(offsets, standing, strict=False)])
+    shorter, order = _shorten(
+        inner.config,
+        rest,
+        torch.cat(kept),
+        None if positions == "compact" else at,
+        pictures=len(chosen),
+        modality=modality,
+    )
+    own = optional(family, "positions")
+    if own is not None:
+        left = _Left(rest["input_ids"] == _placeholder(inner.config, modality), torch.cat(kept), at, order)
+        shorter["position_ids"] = left.pick(own(base, inputs), shorter["attention_mask"])
+    deliver = optional(family, "deliver") or as_list
+    deliver(base, shorter, family.project(base, list(features)), modality)
     return shorter
 
 
-def _in_place(
-    tokens: VisualTokens, reduction: Reduction, positions: Positions
-) -> tuple[tuple[VisualTokens, Reduction], Int[Tensor, "M"]]:
-    """A decision with its tokens in the order of the places that they stand for, and these places."""
-    whole = tokens.whole(reduction)
-    places, order = (whole.medians(tokens.places) if positions == "median" else whole.index).sort(stable=True)
-    return (tokens, reduction.rows(order)), places
-
-
-def check_positions(positions: str) -> None:
-    """Raise ValueError for a word that is none of `Positions`."""
+def check_positions(positions: str, model: nn.Module) -> None:
+    """Raise ValueError for a word that is none of `Positions`, or for one that the model has no use for."""
     if positions not in get_args(Positions):
         raise ValueError(f"positions are {', '.join(get_args(Positions))}, not {positions!r}")
+    kind = unwrap(model).config.model_type
+    if positions != "compact" and optional(family_of(kind), "positions"):
+        raise ValueError(
+            f"models of type {kind!r} have positions in time and space, which tokens keep anyway; "
+            f"leave out positions={positions!r}"
+        )
+
+
+def modality_of(inputs: Mapping[str, Any]) -> str | None:
+    """Whether raw pictures ("image") or videos ("video") came with a prompt, or neither.
+
+    Raises ValueError for both at once, and for a video without frames.
+    """
+    if inputs.get("inputs_embeds") is not None and inputs.get("input_ids") is not None:
+        return None  # features are among the embeddings already
+    given = {"image": inputs.get("pixel_values"), "video": inputs.get(VIDEOS)}
+    if given["video"] is not None and 0 in given["video"].shape:
+        raise ValueError("the video has no frames; give it at least one")
+    found = [modality for modality, pixels in given.items() if pixels is not None and len(pixels)]
+    if len(found) > 1:
+        raise ValueError("pictures and videos in one batch are not supported; ask about them one by one")
+    return found[0] if found else None
 
 
 def has_pictures(inputs: Mapping[str, Any]) -> bool:
-    """Whether raw pictures came with a prompt."""
-    pixels = inputs.get("pixel_values")
-    return pixels is not None and len(pixels) > 0
+    """Whether raw pictures or videos came with a prompt."""
+    return modality_of(inputs) is not None
 
 
-def _first(places: int, kept: int) -> Bool[Tensor, "places"]:
-    """Which placeholders of one picture stay: positions are compact, so the first ones do as well as any."""
-    return torch.arange(places) < kept
+def _in_order(
+    tokens: VisualTokens, reduction: Reduction, positions: Positions, separators: Policy
+) -> tuple[Float[Tensor, "T C"], Bool[Tensor, "P"], Int[Tensor, "T"]]:
+    """What the language model reads of one picture, which of its placeholders stay for that, and which
+    placeholder each stands for."""
+    standing, between = _places(tokens, reduction, positions), tokens.separators
+    if tokens.placed is None:  # any placeholders do, so the first ones
+        if positions != "compact":
+            standing, order = standing.sort(stable=True)
+            reduction = reduction.rows(order)
+        return reduction.apply(tokens), torch.arange(tokens.placeholders) < len(reduction), standing
+    features, standing = reduction.apply(tokens), standing.cpu()
+    if between is not None:
+        stays = torch.full((len(between.at),), separators == "keep")
+        if separators == "remake":
+            rows = between.of[reduction.index.cpu()]
+            stays[rows[rows >= 0]] = True
+        standing = torch.cat([standing, between.at[stays]])
+        features = torch.cat([features, between.features[stays.to(features.device)]])
+    standing, order = standing.sort(stable=True)
+    kept = torch.zeros(tokens.placeholders, dtype=torch.bool)
+    kept[standing] = True
+    free = (~kept).nonzero()[:, 0]  # a token that stands where another does takes the next free placeholder
+    for place in standing[1:][standing[1:] == standing[:-1]].tolist():
+        nearest = int(torch.searchsorted(free, place).clamp(max=len(free) - 1))
+        kept[free[nearest]] = True
+        free = torch.cat([free[:nearest], free[nearest + 1 :]])
+    return features[order.to(features.device)], kept, standing
+
+
+def _places(tokens: VisualTokens, reduction: Reduction, positions: Positions) -> Int[Tensor, "M"]:
+    """The placeholder of its picture that each token stands for."""
+    whole = tokens.whole(reduction)
+    if tokens.placed is None or tokens.merged is not None:  # patches are placeholders
+        return whole.medians(tokens.patches) if positions == "median" else whole.index
+    if positions != "median" or whole.weights is None:
+        return tokens.placed[whole.index.cpu()]
+    placed, order = tokens.placed.to(whole.index.device).sort()
+    ranked = Reduction(order.argsort()[whole.index], whole.weights[:, order])
+    return placed[ranked.medians(len(order))]
 
 
 def _shorten(
     config: Any,
     inputs: dict[str, Any],
     kept: Bool[Tensor, "N"],
-    standing: Int[Tensor, "M"] | None,
+    standing: Int[Tensor, "T"] | None,
     pictures: int,
-) -> dict[str, Any]:
+    modality: str,
+) -> tuple[dict[str, Any], Int[Tensor, "B M"] | None]:
     """Drop the placeholders that are not `kept` (in prompt order), and pad the rows to one length again.
 
-    The M that stay get the positions of those that they are `standing` for; None: counted without gaps.
+    Those that stay get the positions of the T that they are `standing` for; None: counted without gaps. Also
+    gives the columns that are left of each row, or None if nothing is dropped.
     """
     ids = inputs.get("input_ids")
     if ids is None:
         raise ValueError("the prompt must come as input_ids; inputs_embeds cannot be shortened")
-    if inputs.get("attention_mask") is None:
+    inputs = {"attention_mask": None, **inputs}
+    if inputs["attention_mask"] is None:
         inputs["attention_mask"] = torch.ones_like(ids)
     # The layout is worked out on the CPU, so that a GPU is waited for once.
-    image, mask = torch.stack([ids == config.image_token_id, inputs["attention_mask"].bool()]).cpu()
-    _check_places(int(image.sum()), len(kept), pictures)
+    image, mask = torch.stack([ids == _placeholder(config, modality), inputs["attention_mask"].bool()]).cpu()
+    _check_places(int(image.sum()), len(kept), pictures, modality)
     if kept.all():
-        return inputs
+        return inputs, None
     stays = mask.masked_scatter(image, kept)
     on_the_right = bool(mask[:, 0].all()) and not bool(mask[:, -1].all())
     order = ops.packed(stays, on_the_right=on_the_right)
@@ -239,22 +341,54 @@ def _shorten(
         if isinstance(value, Tensor) and value.shape == ids.shape:
             cut = value.gather(1, order.to(value.device))
             inputs[name] = cut.masked_fill(padding.to(value.device), fill.get(name, 0))
-    return inputs
+    return inputs, order
 
 
-def _check_places(places: int, needed: int, pictures: int) -> None:
+@dataclass(frozen=True)
+class _Left:
+    """What is left of a prompt, for positions with several rows (rotary positions in time and space)."""
+
+    image: Bool[Tensor, "B L"]
+    kept: Bool[Tensor, "N"]
+    standing: Int[Tensor, "T"]
+    order: Int[Tensor, "B M"] | None
+
+    def pick(self, positions: Int[Tensor, "R B L"], mask: Int[Tensor, "B M"]) -> Int[Tensor, "R1 B M"]:
+        """Of what stays its own positions, of tokens those of the places they stand for, and before them a
+        row without gaps, which Transformers makes masks from."""
+        if self.order is not None:
+            flat = positions.flatten(1)
+            at = self.image.flatten().nonzero()[:, 0].to(flat.device)
+            into, of = at[self.kept.to(flat.device)], at[self.standing.to(flat.device)]
+            flat = flat.index_copy(1, into, flat[:, of])
+            order = self.order.to(flat.device).expand(len(flat), -1, -1)
+            positions = flat.view_as(positions).gather(2, order)
+            positions = positions.masked_fill(mask == 0, 0)
+        count = (mask.long().cumsum(1) - 1).masked_fill(mask == 0, 0)
+        return torch.cat([count[None], positions.to(count.device)])
+
+
+def _check_places(places: int, needed: int, pictures: int, modality: str) -> None:
     if places == needed:
         return
+    what = {"image": "picture"}.get(modality, modality)
     if not places:
-        raise ValueError("the prompt has no image placeholder; write <image> where the picture belongs")
+        raise ValueError(
+            f"the prompt has no {modality} placeholder; write <{modality}> where the {what} belongs"
+        )
     each = needed // pictures
     raise ValueError(
-        f"the prompt has placeholders for {places / each:g} pictures ({places} tokens, {each} each), but "
-        f"{pictures} came with it; write <image> once for each picture"
+        f"the prompt has placeholders for {places / each:g} {what}s ({places} tokens, {each} each), but "
+        f"{pictures} came with it; write <{modality}> once for each {what}"
     )
+
+
+def _placeholder(config: Any, modality: str) -> int:
+    return getattr(config, f"{modality}_token_id")
 
 
 def _padding_id(config: Any) -> int:
     """A token to pad with that no picture is spliced into."""
-    candidates = (config.text_config.pad_token_id, config.text_config.eos_token_id, 0)
-    return next((c for c in candidates if isinstance(c, int) and 0 <= c != config.image_token_id), 1)
+    candidates = (config.text_config.pad_token_id, config.text_config.eos_token_id, 0, 1, 2)
+    taken = (config.image_token_id, getattr(config, "video_token_id", None))
+    return next(c for c in candidates if isinstance(c, int) and c >= 0 and c not in taken)

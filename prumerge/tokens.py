@@ -22,8 +22,9 @@ class VisualTokens:
     """The visual tokens of ONE image or video as its encoder left them; there is no batch axis.
 
     `N` patches, `C` feature channels, `D` channels of the scoring layer (all heads side by side), `Q`
-    queries: one for each class token, or `N` where the encoder has none. Frames (of a video), or tiles (of
-    a large picture), that were encoded one by one may have a class token each, in the same order.
+    queries: one for each class token, or `N` where the encoder has none. Frames of a video, or tiles of a
+    large picture, are encoded one by one: tokens come frame by frame, each with its class token if there are
+    any.
     """
 
     features: Float[Tensor, "N C"]
@@ -63,14 +64,27 @@ class VisualTokens:
     merged: Merged | None = None
     """Where the vision tower merged patches on its way: what became of the picture's own grid."""
 
+    tiles: tuple[tuple[int, int], ...] = ()
+    """Rows and columns of each tile of a picture that was encoded in tiles; `grid` is then (1, 1, N)."""
+
+    placed: Int[Tensor, "N"] | None = None
+    """The placeholder of its picture that each token stands for, on the CPU; None: they are in order, with
+    nothing between. Where they are given, tokens are read in this order, whatever a method's order is."""
+
+    separators: Separators | None = None
+    """What the family puts between the tokens."""
+
     def __post_init__(self) -> None:
         frames, rows, columns = self.grid
         if frames * rows * columns != len(self.features):
             raise ValueError(f"a grid of {self.grid} does not hold {len(self.features)} visual tokens")
         if self.keys.shape[1] % self.heads:
             raise ValueError(f"{self.heads} heads do not divide keys of width {self.keys.shape[1]}")
-        if self.class_key is not None and self.class_key.ndim == 2 and len(self.class_key) != frames:
-            raise ValueError(f"{len(self.class_key)} class tokens do not fit {frames} frames")
+        if self.tiles and sum(rows * columns for rows, columns in self.tiles) != len(self.features):
+            raise ValueError(f"tiles of {self.tiles} do not hold {len(self.features)} visual tokens")
+        apart = len(self.tiles) or frames
+        if self.class_key is not None and self.class_key.ndim == 2 and len(self.class_key) != apart:
+            raise ValueError(f"{len(self.class_key)} class tokens do not fit {apart} frames")
 
     @classmethod
     def from_class_sequence(
@@ -101,8 +115,63 @@ class VisualTokens:
             relevance=relevance.squeeze(0) if relevance is not None and relevance.ndim == 2 else relevance,
         )
 
+    @classmethod
+    def from_frames(cls, frames: Sequence[VisualTokens]) -> VisualTokens:
+        """The frames of a clip that were encoded as pictures, as one video; ValueError if they differ in
+        size or hold more than patches."""
+        one = frames[0]
+        if any(frame.grid != one.grid or frame.tiles or frame.separators for frame in frames):
+            raise ValueError("the frames of a clip must be of one size, and in one piece each")
+        if len(frames) == 1:
+            return one
+
+        def together(parts: Sequence[Tensor | None]) -> Tensor | None:
+            found = [part for part in parts if part is not None]
+            return torch.stack(found) if found else None
+
+        def elsewhere(layer: Layer) -> Scores:
+            others = [frame.scored_by(layer) for frame in frames]
+            queries, keys = (
+                torch.cat([getattr(one, name) for one in others]) for name in ("queries", "keys")
+            )
+            return queries, keys, together([one.class_key for one in others])
+
+        relevance = [frame.relevance for frame in frames if frame.relevance is not None]
+        held = [frame.sizes for frame in frames if frame.sizes is not None]
+        merged = [frame.merged for frame in frames if frame.merged is not None]
+        if merged:  # a token stands where its first patch does
+            starts = enumerate(zip(merged, frames, strict=True))
+            firsts = [one.reduction(len(frame)).index.cpu() + n * frame.patches for n, (one, frame) in starts]
+            placed = torch.cat(firsts)
+        else:
+            placed = torch.arange(sum(map(len, frames)))
+        return cls(
+            features=torch.cat([frame.features for frame in frames]),
+            grid=(len(frames) * one.grid[0], *one.grid[1:]),
+            keys=torch.cat([frame.keys for frame in frames]),
+            queries=torch.cat([frame.queries for frame in frames]),
+            heads=one.heads,
+            class_key=together([frame.class_key for frame in frames]),
+            class_feature=together([frame.class_feature for frame in frames]),
+            relevance=torch.cat(relevance) if relevance else None,
+            elsewhere=elsewhere if one.elsewhere else None,
+            sizes=torch.cat(held) if held else None,
+            merged=Merged.together(merged, len(one)) if merged else None,
+            placed=placed,
+        )
+
     def __len__(self) -> int:
         return len(self.features)
+
+    @property
+    def patches(self) -> int:
+        """Visual tokens of this picture before any reduction: one for each patch, merged or not."""
+        return len(self) if self.merged is None else len(self.merged.source)
+
+    @property
+    def placeholders(self) -> int:
+        """Placeholders of this picture in the processor's prompt: patches, and what stands between them."""
+        return self.patches + (0 if self.separators is None else len(self.separators.at))
 
     def attention(self, *, split_heads: bool = True) -> Float[Tensor, "N"]:
         """Attention that each patch receives, in float32: from the class token, or the mean over all patches.
@@ -110,6 +179,8 @@ class VisualTokens:
         `split_heads=True` is the attention the encoder computes, averaged over heads. `False` takes all heads
         as one of width D, scale D^-0.5: what the official PruMerge code does.
         """
+        if self.tiles:  # of different sizes
+            return torch.cat([tile.attention(split_heads=split_heads) for tile in self.frames()])
         heads = self.heads if split_heads else 1
         frames = self._attending_apart
         width = self.keys.shape[1] // heads
@@ -148,49 +219,66 @@ class VisualTokens:
         return (self.features if self.embed is None else self.embed(self.features)).float()
 
     def frames(self) -> list[VisualTokens]:
-        """Each frame as a picture of its own."""
+        """Each frame, or each tile, as a picture of its own; of a picture in one piece, itself."""
         count, rows, columns = self.grid
-        if count == 1:
+        grids = self.tiles or ((rows, columns),) * count
+        if len(grids) == 1:
             return [self]
+        sizes = [height * width for height, width in grids]
 
         def own(class_token: Tensor | None) -> Sequence[Tensor | None]:
             if class_token is None or class_token.ndim == 1:
-                return [class_token] * count
+                return [class_token] * len(sizes)
             return class_token.unbind()
 
         def elsewhere(number: int, layer: Layer) -> Scores:
             frame = self.scored_by(layer).frames()[number]
             return frame.queries, frame.keys, frame.class_key
 
-        queries = [self.queries] * count if len(self.queries) == 1 else self.queries.chunk(count)
-        relevance = [None] * count if self.relevance is None else self.relevance.chunk(count)
-        sizes = [None] * count if self.sizes is None else self.sizes.chunk(count)
+        if self.class_key is None:
+            queries = self.queries.split(sizes)
+        else:
+            queries = [self.queries] * len(sizes) if len(self.queries) == 1 else self.queries.split(1)
+        relevance = [None] * len(sizes) if self.relevance is None else self.relevance.split(sizes)
+        held = [None] * len(sizes) if self.sizes is None else self.sizes.split(sizes)
         shares = zip(
-            self.features.chunk(count),
-            self.keys.chunk(count),
+            grids,
+            self.features.split(sizes),
+            self.keys.split(sizes),
             queries,
             own(self.class_key),
             own(self.class_feature),
             relevance,
-            sizes,
+            held,
             strict=True,
         )
         return [
             replace(
                 self,
-                grid=(1, rows, columns),
+                grid=(1, *grid),
                 features=features,
                 keys=keys,
-                queries=queries,
+                queries=query,
                 class_key=class_key,
                 class_feature=class_feature,
-                relevance=relevance,
-                sizes=sizes,
+                relevance=relevant,
+                sizes=holding,
+                merged=None,
                 elsewhere=partial(elsewhere, number) if self.elsewhere else None,
+                tiles=(),
+                placed=None,
+                separators=None,
             )
-            for number, (features, keys, queries, class_key, class_feature, relevance, sizes) in enumerate(
-                shares
-            )
+            for number, (
+                grid,
+                features,
+                keys,
+                query,
+                class_key,
+                class_feature,
+                relevant,
+                holding,
+            ) in enumerate(shares)
         ]
 
     @property
@@ -201,11 +289,6 @@ class VisualTokens:
         return len(self.class_feature) if self.class_feature.ndim == 2 else 1
 
     @property
-    def places(self) -> int:
-        """Placeholders of this picture in the processor's prompt: one for each patch, merged or not."""
-        return len(self) if self.merged is None else len(self.merged.source)
-
-    @property
     def picture_grid(self) -> tuple[int, int, int]:
         """Frames, rows, columns of the picture's patches, merged or not."""
         return self.grid if self.merged is None else self.merged.grid
@@ -214,7 +297,7 @@ class VisualTokens:
         """A reduction of these tokens as one of the picture's patches."""
         if self.merged is None:
             return reduction
-        return reduction.after(self.merged.reduction(len(self)), self.places, self.class_tokens)
+        return reduction.after(self.merged.reduction(len(self)), self.patches, self.class_tokens)
 
     def reduced(self, reduction: Reduction) -> VisualTokens:
         """What is left, for the next method of a chain: a single row of tokens in the order of `reduction`.
@@ -253,7 +336,25 @@ class VisualTokens:
             elsewhere=elsewhere if self.elsewhere else None,
             sizes=sizes,
             merged=None,
+            tiles=(),
+            placed=None,
+            separators=None,
         )
+
+
+@dataclass(frozen=True)
+class Separators:
+    """What a family puts between the visual tokens of a picture: newlines after the rows of a large one, or
+    the class token of each frame."""
+
+    at: Int[Tensor, "L"]
+    """The placeholder of each, among those of the picture; on the CPU, as is `of`."""
+
+    features: Float[Tensor, "L C"]
+    """What they are, like `VisualTokens.features`, where the model is."""
+
+    of: Int[Tensor, "N"]
+    """For each token the separator of its row or frame; -1 where it has none."""
 
 
 @dataclass(frozen=True)
@@ -334,6 +435,13 @@ class Merged:
 
     source: Int[Tensor, "P"]
     """The token each patch went into."""
+
+    @classmethod
+    def together(cls, frames: Sequence[Merged], count: int) -> Merged:
+        """Of the frames of a clip, each merged into `count` tokens."""
+        depth, rows, columns = frames[0].grid
+        source = torch.cat([frame.source + number * count for number, frame in enumerate(frames)])
+        return cls((len(frames) * depth, rows, columns), source)
 
     def reduction(self, count: int) -> Reduction:
         """The same as a matrix: each of the `count` tokens is the mean of its patches, at the first one."""

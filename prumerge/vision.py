@@ -10,7 +10,8 @@ between attention and MLP of each layer (ToMe).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -44,13 +45,51 @@ class Encoded:
     keys: Float[Tensor, "B S D"]
     heads: int
     class_token: bool
-    scores_of: Callable[[Layer], tuple[Float[Tensor, "B Q D"], Float[Tensor, "B S D"]]] | None
+    scores_of: Callable[[Layer], tuple[Float[Tensor, "B Q D"], Float[Tensor, "B S D"]]] | None = None
     """Queries and keys of the first layer, or of the one that wrote the features, when asked for; None where
     tokens were merged on the way, which these layers had more of."""
     sizes: Float[Tensor, "B S"] | None = None
     """Where tokens were merged on the way: how many patches each holds."""
     source: Int[Tensor, "B P"] | None = None
     """And which token each of the P patches went into, the class token not counted."""
+
+    @property
+    def first(self) -> int:
+        """Where the patches begin."""
+        return int(self.class_token)
+
+    def split(self, sizes: list[int]) -> list[Encoded]:
+        """The batch in pieces of so many pictures."""
+        scores = None if self.scores_of is None else cache(self.scores_of)  # of all pictures at once
+
+        def scores_of(number: int, layer: Layer) -> tuple[Tensor, Tensor]:
+            assert scores is not None
+            queries, keys = scores(layer)
+            return queries.split(sizes)[number], keys.split(sizes)[number]
+
+        def share(tensor: Tensor | None) -> Sequence[Tensor | None]:
+            return [None] * len(sizes) if tensor is None else tensor.split(sizes)
+
+        shares = zip(
+            self.features.split(sizes),
+            self.queries.split(sizes),
+            self.keys.split(sizes),
+            share(self.sizes),
+            share(self.source),
+            strict=True,
+        )
+        return [
+            replace(
+                self,
+                features=features,
+                queries=queries,
+                keys=keys,
+                scores_of=partial(scores_of, number) if scores else None,
+                sizes=held,
+                source=source,
+            )
+            for number, (features, queries, keys, held, source) in enumerate(shares)
+        ]
 
 
 def encode(

@@ -8,13 +8,14 @@ import pytest
 from PIL import Image
 
 import prumerge
+from prumerge.supported import families
 from prumerge.tiny import samples
 
 SAMPLE = str(samples()[0].path)
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["methods"], ["methods", "prumerge"], ["answer", "--help"]]
+    "arguments", [["--help"], ["methods"], ["methods", "prumerge"], ["families"], ["answer", "--help"]]
 )
 def test_help_and_tables_do_not_import_torch(arguments):
     program = (
@@ -31,6 +32,13 @@ def test_methods_lists_every_method(run):
     code, out, _ = run("methods", "--json")
     assert code == 0
     assert [one["name"] for one in json.loads(out)] == list(prumerge.names())
+
+
+def test_families_lists_every_family(run):
+    code, out, _ = run("families", "--json")
+    assert code == 0
+    assert [one["name"] for one in json.loads(out)] == list(families())
+    assert all(name in run("families")[1] for name in families())
 
 
 def test_answer_prints_the_answer_alone(run):

@@ -32,7 +32,8 @@ def test_the_generated_documents_are_fresh():
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "docs/architecture.md", "docs/roofline.md", "CONTRIBUTING.md"]
+    "document",
+    ["README.md", "docs/architecture.md", "docs/families.md", "docs/roofline.md", "CONTRIBUTING.md"],
 )
 def test_links_between_documents_lead_somewhere(document):
     path = ROOT / document

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 import prumerge
-from prumerge import catalogue
+from prumerge import catalogue, supported
 from prumerge.models import families
 
 ROOT = Path(prumerge.__file__).parent
 METHODS = sorted(path for path in (ROOT / "reducers").glob("*.py") if path.stem != "__init__")
-FAMILIES = sorted(path for path in (ROOT / "models").glob("*.py") if path.stem != "__init__")
+FAMILIES = sorted((ROOT / "models").glob("[!_]*.py"))
+SHARED = sorted((ROOT / "models").glob("_*.py"))
 CORE = (
     "tokens",
     "ops",
@@ -25,6 +26,8 @@ CORE = (
     "frames",
     "places",
     "catalogue",
+    "supported",
+    "temporal",
     "vision",
     "splice",
     "inside",
@@ -85,9 +88,10 @@ def test_a_method_is_one_short_file_with_one_class(path):
     assert sum(isinstance(node, ast.ClassDef) for node in ast.parse(text).body) == 1
 
 
-@pytest.mark.parametrize("path", [*FAMILIES, ROOT / "models" / "__init__.py", ROOT / "vision.py"], ids=named)
+@pytest.mark.parametrize("path", [*FAMILIES, *SHARED, ROOT / "vision.py"], ids=named)
 def test_a_model_family_knows_tokens_and_no_method(path):
-    assert ours(path) <= {"prumerge.tokens", "prumerge.ops", "prumerge.vision", "prumerge.models"}
+    known = {"prumerge.tokens", "prumerge.ops", "prumerge.vision", "prumerge.models", "prumerge.supported"}
+    assert {name for name in ours(path) if not name.startswith("prumerge.models.")} <= known
 
 
 @pytest.mark.parametrize("name", ["tokens", "ops", "catalogue"])
@@ -96,9 +100,11 @@ def test_the_ground_floor_stands_on_nothing_of_ours(name):
 
 
 def test_reducers_stand_on_tokens_and_operations():
-    assert ours(ROOT / "reducer.py") <= {"prumerge.tokens", "prumerge.ops", "prumerge.catalogue"}
+    known = {"prumerge.tokens", "prumerge.ops", "prumerge.catalogue", "prumerge.temporal"}
+    assert ours(ROOT / "reducer.py") <= known
     for base in ("merging", "frames", "places"):
         assert ours(ROOT / f"{base}.py") <= {"prumerge.tokens", "prumerge.ops", "prumerge.reducer"}
+    assert ours(ROOT / "temporal.py") <= {"prumerge.tokens", "prumerge.frames", "prumerge.reducer"}
 
 
 def test_splicing_reaches_methods_and_families_by_name_only():
@@ -110,7 +116,8 @@ def test_splicing_reaches_methods_and_families_by_name_only():
 
 @pytest.mark.parametrize("path", [*(ROOT / f"{name}.py" for name in CORE), *METHODS, *FAMILIES], ids=named)
 def test_the_core_knows_no_application(path):
-    assert ours(path) <= {f"prumerge.{name}" for name in (*CORE, "models", "reducers")}
+    known = {f"prumerge.{name}" for name in (*CORE, "models", "reducers")}
+    assert {name for name in ours(path) if not name.startswith("prumerge.models.")} <= known
 
 
 @pytest.mark.parametrize("name", ["tokens", "ops", "reducer", "merging", "frames", "places", "catalogue"])
@@ -169,8 +176,8 @@ def test_type_checkers_see_the_names_that_are_imported_late():
 
 def test_importing_the_package_and_listing_methods_does_not_import_torch():
     code = (
-        "import sys, prumerge; from prumerge import catalogue; "
-        "assert prumerge.names() and catalogue.entries() and dir(prumerge); "
+        "import sys, prumerge; from prumerge import catalogue, supported; "
+        "assert prumerge.names() and catalogue.entries() and supported.all_facts() and dir(prumerge); "
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -190,6 +197,15 @@ def test_a_family_provides_what_splicing_needs(name):
     assert family.ENCODER_INPUTS[0] == "pixel_values"
     assert callable(family.encode)
     assert callable(family.project)
+    assert len(Path(family.__file__).read_text(encoding="utf-8").splitlines()) <= 100
+
+
+@pytest.mark.parametrize("name", families())
+def test_a_family_is_described(name):
+    told = supported.facts(name)
+    assert told.summary.endswith(".")
+    family = import_module(f"prumerge.models.{name}")
+    assert (told.takes, told.attention, told.reduced) == (family.TAKES, family.ATTENTION, family.REDUCED)
 
 
 @pytest.mark.parametrize("name", prumerge.names())

@@ -5,7 +5,7 @@ import pytest
 import torch
 from builders import answer, llava, processor
 from PIL import Image
-from transformers import LlamaConfig, LlavaNextConfig
+from transformers import AyaVisionConfig, LlamaConfig
 
 import prumerge
 from prumerge.loading import prepare
@@ -62,7 +62,7 @@ def test_a_checkpoint_folder_loads_by_its_path(llava_folder):
     ("config", "sentence"),
     [
         (LlamaConfig(), "'llama' is not a vision-language model"),
-        (LlavaNextConfig(), "models of type 'llava_next' are not supported yet; supported: llava"),
+        (AyaVisionConfig(), "models of type 'aya_vision' are not supported yet; supported: blip_2"),
     ],
 )
 def test_a_model_that_cannot_be_reduced_is_refused_before_its_weights_are_read(tmp_path, config, sentence):

@@ -17,7 +17,6 @@ from builders import (
     prompt,
     row_of,
     text_config,
-    vision_config,
 )
 from torch.nn import functional as F
 from transformers import (
@@ -25,8 +24,6 @@ from transformers import (
     LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
-    LlavaNextConfig,
-    LlavaNextForConditionalGeneration,
     PixtralVisionConfig,
 )
 
@@ -502,15 +499,6 @@ def test_an_unknown_method(model):
 def test_a_budget_beyond_the_picture(model):
     with pytest.raises(ValueError, match="more than the 16 visual tokens"):
         reduced(model, prompt(*ROWS), "prumerge:keep=17")
-
-
-def test_a_model_family_without_a_file():
-    config = LlavaNextConfig(
-        vision_config=vision_config(), text_config=text_config(), image_token_index=IMAGE
-    )
-    model = LlavaNextForConditionalGeneration(config)
-    with pytest.raises(ValueError, match=r"'llava_next' are not supported yet; supported: .*llava"):
-        reduced(model, prompt(*ROWS), "prumerge")
 
 
 def test_a_language_model_that_sees_nothing():

@@ -128,7 +128,7 @@ def test_without_merging_no_bit_changes(tower, dtype, spec):
 def test_every_patch_goes_into_one_token_in_spatial_order(spec, layer):
     model, inputs = llava(layer=layer), prompt(*ROWS)
     for tokens, reduction in select(model, inputs, spec):
-        assert tokens.places == 16
+        assert tokens.placeholders == 16
         assert tokens.grid == (1, 1, len(tokens))
         assert tokens.merged.grid == (1, 4, 4)
         whole = tokens.whole(reduction)

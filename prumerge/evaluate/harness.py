@@ -144,7 +144,7 @@ def run(model: Any, processor: Any, plan: Plan, log: Log, track: Callable[[int, 
     groups = by_method(log.records)
     # Of one picture: a clip has several.
     means = {
-        round(fmean(one.tokens_kept * tokens.places / one.tokens_in for one in groups[job.label]))
+        round(fmean(one.tokens_kept * tokens.patches / one.tokens_in for one in groups[job.label]))
         for job in own
     }
     matched = [at(spec, mean, tokens) for mean in sorted(means) for spec in rivals]
@@ -239,7 +239,7 @@ def _answers(
             split=item.split,
             group=item.group,
             options=item.options,
-            tokens_in=sum(encoded[place].places for place in places),
+            tokens_in=sum(encoded[place].patches for place in places),
             tokens_kept=sum(islice(kept, len(places))),
             encode_ms=encode_ms,
             reduce_ms=reduce_ms,
@@ -257,7 +257,9 @@ def _tokenised(
     for places, item in items:
         start, *rest = question_prompt(processor, item.question, len(places)).split(placeholder)
         pictures = zip(places, rest, strict=True)
-        texts.append(start + "".join(placeholder * encoded[place].places + part for place, part in pictures))
+        texts.append(
+            start + "".join(placeholder * encoded[place].placeholders + part for place, part in pictures)
+        )
     return dict(processor.tokenizer(texts, padding=True, return_tensors="pt").to(model.device))
 
 

@@ -2,53 +2,92 @@
 
 A family's file holds what differs between families, as plain functions on the family's base model:
 
-- `ENCODER_INPUTS`: the processor's outputs that the vision side takes, `pixel_values` first.
-- `encode(base, inputs, merging=None) -> list[VisualTokens]`: one for each picture, in prompt order, merged on
-  the way by `merging` (see `vision.encode`).
+- `ENCODER_INPUTS`: the processor's outputs that the vision side takes, `pixel_values` first; with
+  `pixel_values_videos` the family takes videos.
+- `TAKES`, `ATTENTION`, `REDUCED`: what it is shown, whose attention scores its tokens, and where they are
+  reduced, as `prumerge families` says it; plain strings, since they are read without importing the file.
+- `encode(base, inputs) -> list[VisualTokens]`: one for each picture, in prompt order. With a third parameter
+  `merging=None` the family lets a method merge patches inside its vision tower (see `vision.encode`).
 - `project(base, features) -> list[Tensor]`: reduced features [M_i, C] to language-model embeddings [M_i, H].
+
+And where a family needs them:
+
+- `deliver(base, prompt, features, modality)`: puts projected features into the prompt, for models that do not
+  take them as a list.
+- `positions(base, inputs) -> Tensor [R, B, L]`: of the whole prompt, for models with rotary positions in time
+  and space.
+
+Files that begin with an underscore hold what families share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
-from pathlib import Path
+from inspect import signature
 from typing import Any, Protocol, cast, runtime_checkable
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from prumerge.supported import families
 from prumerge.tokens import VisualTokens
 from prumerge.vision import Merging
+
+__all__ = ["Family", "as_list", "check_sees", "encoder_of", "families", "family_of", "optional", "unwrap"]
 
 
 @runtime_checkable
 class Family(Protocol):
     """What a family's file provides."""
 
+    TAKES: str
+    ATTENTION: str
+    REDUCED: str
     ENCODER_INPUTS: tuple[str, ...]
 
-    def encode(
-        self, base: Any, inputs: Mapping[str, Any], merging: Merging | None = None
-    ) -> list[VisualTokens]: ...
+    encode: Callable[..., list[VisualTokens]]
+
     def project(self, base: Any, features: list[Tensor]) -> list[Tensor]: ...
-
-
-@cache
-def families() -> tuple[str, ...]:
-    """The model types that are supported."""
-    return tuple(sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py")))
 
 
 def family_of(model_type: str) -> Family:
     """The adapter of a family; ValueError, naming the supported ones, if there is none."""
-    if model_type not in families():
+    name = model_type.replace("-", "_")
+    if name not in families():
         raise ValueError(
             f"models of type {model_type!r} are not supported yet; supported: {', '.join(families())} "
-            "(a new family is one file with encode() and project(), see CONTRIBUTING.md)"
+            "(a new family is one file with two functions, encode() and project(); see CONTRIBUTING.md)"
         )
-    return cast(Family, import_module(f"prumerge.models.{model_type}"))
+    return cast(Family, import_module(f"prumerge.models.{name}"))
+
+
+def optional(family: Family, name: str) -> Callable[..., Any] | None:
+    """A function that only some families provide."""
+    return getattr(family, name, None)
+
+
+def encoder_of(model_type: str, merging: Merging | None = None) -> Callable[..., list[VisualTokens]]:
+    """A family's `encode(base, inputs)`, with what a method merges inside its vision tower.
+
+    ValueError where its tower lets none.
+    """
+    encode = family_of(model_type).encode
+    if merging is None:
+        return encode
+    if "merging" not in signature(encode).parameters:
+        raise ValueError(
+            f"{merging} merges inside the vision tower, which is not supported for models of type "
+            f"{model_type!r} yet; use a method before the language model"
+        )
+    return partial(encode, merging=merging)
+
+
+def as_list(base: Any, prompt: dict[str, Any], features: list[Tensor], modality: str) -> None:
+    """`deliver` for most: one tensor for each picture."""
+    prompt["mm_encoder_outputs"] = {modality: BaseModelOutputWithPooling(pooler_output=features)}
 
 
 def unwrap(model: nn.Module) -> PreTrainedModel:

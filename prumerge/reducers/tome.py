@@ -96,13 +96,14 @@ class ToMe(TowerReducer):
         frames = tokens.frames()
         if len(frames) == 1:
             return self._merge(tokens)
-        own = [None] * len(frames) if self.keep is None else shares(self.count(len(tokens)), len(frames))
+        sizes = [len(frame) for frame in frames]
+        own = [None] * len(frames) if self.keep is None else shares(self.count(len(tokens)), sizes)
         parts = {
             number: replace(self, keep=share)._merge(frame)
             for number, (frame, share) in enumerate(zip(frames, own, strict=True))
             if share != 0
         }
-        return joined(parts, tokens)
+        return joined(parts, sizes)
 
     def _merge(self, tokens: VisualTokens) -> Reduction:
         class_token = tokens.class_key is not None

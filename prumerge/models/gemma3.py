@@ -1,0 +1,32 @@
+"""Gemma 3: SigLIP, whose patches are averaged in blocks and projected; pictures see themselves both ways.
+
+Features come from behind the projector, which averages. The mask in which the tokens of a picture see each
+other is made by the model from `token_type_ids`, which are cut as the prompt is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from prumerge.models._shared import as_tensor as deliver
+from prumerge.models._shared import as_they_are as project
+from prumerge.models._shared import blocks, pictures, side, siglip
+from prumerge.tokens import VisualTokens
+
+__all__ = ["ENCODER_INPUTS", "deliver", "encode", "project"]
+
+TAKES = "pictures"
+ATTENTION = "mean over the patches"
+REDUCED = "behind the projector"
+ENCODER_INPUTS = ("pixel_values",)
+
+
+def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
+    """The visual tokens of each picture (or crop of one), q and k averaged as the features are."""
+    output, encoded = siglip(base, base.vision_tower, inputs["pixel_values"].to(base.device))
+    projector = base.multi_modal_projector
+    pool = partial(blocks, columns=side(base.config), size=projector.kernel_size)
+    length = projector.tokens_per_side
+    return pictures(encoded, length, length, behind=output.pooler_output, pool=pool)

@@ -1,0 +1,33 @@
+"""Idefics2: a Perceiver resampler makes 64 tokens of any picture; they are what is reduced.
+
+These tokens have no place in the picture, so their grid is one row, and the resampler gives no attention
+among them: their own similarity stands in for keys and queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from prumerge.models._shared import as_they_are as project
+from prumerge.models._shared import pictures
+from prumerge.tokens import VisualTokens
+from prumerge.vision import Encoded
+
+__all__ = ["ENCODER_INPUTS", "encode", "project"]
+
+TAKES = "pictures"
+ATTENTION = "similarity of the resampler's tokens"
+REDUCED = "behind the resampler"
+ENCODER_INPUTS = ("pixel_values", "pixel_attention_mask")
+
+
+def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
+    """The resampler's tokens of each picture (or tile)."""
+    pixels, mask = inputs["pixel_values"], inputs.get("pixel_attention_mask")
+    found = base.get_image_features(pixels.to(base.device), mask, return_dict=True).pooler_output
+    count = base.connector.perceiver_resampler.n_latents
+    tokens = torch.cat(list(found)).unflatten(0, (-1, count))
+    return pictures(Encoded(tokens, tokens, tokens, heads=1, class_token=False), 1, count)

@@ -1,0 +1,38 @@
+"""InstructBLIP: a Q-Former that reads the instruction; its 32 tokens are what is reduced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from prumerge.models import _qformer
+from prumerge.models._qformer import project
+from prumerge.tokens import VisualTokens
+
+__all__ = ["ENCODER_INPUTS", "deliver", "encode", "project"]
+
+TAKES = "pictures"
+ATTENTION = "mean over the Q-Former's queries"
+REDUCED = "behind the Q-Former"
+ENCODER_INPUTS = ("pixel_values", "qformer_input_ids", "qformer_attention_mask", "interpolate_pos_encoding")
+
+
+def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
+    """The Q-Former's tokens of each picture."""
+    output = base.get_image_features(
+        inputs["pixel_values"].to(base.device),
+        qformer_input_ids=inputs["qformer_input_ids"],
+        qformer_attention_mask=inputs.get("qformer_attention_mask"),
+        interpolate_pos_encoding=inputs.get("interpolate_pos_encoding") or False,
+        output_hidden_states=True,
+        return_dict=True,
+    )
+    return _qformer.scored(base, output.qformer_outputs)
+
+
+def deliver(base: Any, prompt: dict[str, Any], features: list[Tensor], modality: str) -> None:
+    """As in BLIP-2, with one word of instruction."""
+    _qformer.deliver(base, prompt, features, modality)
+    prompt["qformer_input_ids"] = prompt["input_ids"][:1, :1]

@@ -1,0 +1,56 @@
+"""InternVL: tiles of 448 pixels, each a picture here; 2 x 2 patches make a token (pixel shuffle).
+
+Features come from behind the projector, whose input is four patches wide. A video is its frames' pictures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from prumerge.models._shared import LLAVA_INPUTS, blocks, pictures, run_model
+from prumerge.models._shared import as_tensor as deliver
+from prumerge.models._shared import as_they_are as project
+from prumerge.tokens import VisualTokens
+from prumerge.vision import Encoded
+
+__all__ = ["ENCODER_INPUTS", "deliver", "encode", "project"]
+
+TAKES = "pictures"
+ATTENTION = "class token"
+REDUCED = "behind the projector"
+ENCODER_INPUTS = ("pixel_values", *LLAVA_INPUTS)
+
+
+def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
+    """The visual tokens of each tile: class attention in the layer that reads the features."""
+    tower, config = base.vision_tower, base.config
+    layer, strategy = (inputs.get(name) or getattr(config, name) for name in LLAVA_INPUTS)
+    if strategy != "default":
+        raise ValueError(
+            f"vision_feature_select_strategy={strategy!r} does not fit this tower; it must be 'default'"
+        )
+    depth = len(tower.encoder.layer)
+    wanted = layer % (depth + 1)
+    scoring = min(wanted, depth - 1)
+    output, hidden = run_model(
+        base.get_image_features,
+        inputs["pixel_values"].to(base.device),
+        vision_feature_layer=layer,
+        layers=[wanted, scoring],
+    )
+    block = tower.encoder.layer[scoring]
+    attention, read = block.attention, block.layernorm_before(hidden[scoring])
+    encoded = Encoded(
+        features=hidden[scoring],
+        queries=attention.q_norm(attention.q_proj(read[:, :1])),
+        keys=attention.k_norm(attention.k_proj(read)),
+        heads=attention.num_heads,
+        class_token=True,
+    )
+    tokens, size = output.pooler_output, round(1 / config.downsample_ratio)
+    side = math.isqrt(tokens.shape[1])
+    pool = partial(blocks, columns=side * size, size=size)
+    return pictures(encoded, side, side, behind=tokens, pool=pool)

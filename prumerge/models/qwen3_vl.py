@@ -1,0 +1,33 @@
+"""Qwen3-VL: as Qwen2-VL, and features of earlier layers that the language model adds to its first layers.
+
+These (deepstack) stand beside the features, so a method prunes and merges all of them alike.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
+
+from prumerge.models import _qwen
+from prumerge.models._qwen import ENCODER_INPUTS, encode, positions
+from prumerge.models._shared import as_they_are as project
+
+__all__ = ["ENCODER_INPUTS", "deliver", "encode", "positions", "project"]
+
+
+def deliver(base: Any, prompt: dict[str, Any], features: list[Tensor], modality: str) -> None:
+    """The features, and those for the first layers of the language model."""
+    width = base.config.text_config.hidden_size
+    _qwen.deliver(base, prompt, features, modality)
+    tokens, *levels = zip(*(one.split(width, dim=-1) for one in features), strict=True)
+    output = BaseModelOutputWithDeepstackFeatures(
+        pooler_output=list(tokens), deepstack_features=[list(level) for level in levels]
+    )
+    prompt["mm_encoder_outputs"] = {modality: output}
+
+
+TAKES = "pictures, videos"
+ATTENTION = "mean over the patches of a frame"
+REDUCED = "behind the merger"

@@ -1,0 +1,25 @@
+"""ViP-LLaVA: LLaVA whose projector reads several layers of the tower."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prumerge.models._shared import as_tensor as deliver
+from prumerge.models._shared import pictures, run_tower, side
+from prumerge.models.llava import project
+from prumerge.tokens import VisualTokens
+
+__all__ = ["ENCODER_INPUTS", "deliver", "encode", "project"]
+
+TAKES = "pictures"
+ATTENTION = "class token"
+REDUCED = "before the projector"
+ENCODER_INPUTS = ("pixel_values", "vision_feature_layer")
+
+
+def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
+    """The visual tokens of each picture: the chosen layers side by side, q and k of the last that is read."""
+    pixels, length = inputs["pixel_values"], side(base.config)
+    encoded = run_tower(base.vision_tower, base.config, inputs, pixels, strategy="default")
+    return pictures(encoded, length, length)

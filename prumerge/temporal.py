@@ -1,0 +1,139 @@
+"""How a method treats the frames of a video, or the tiles of a large picture, whichever method it is.
+
+By itself it looks at all of them together. `"method@each"` gives each frame or tile to it alone, so that
+`keep` is a budget for each. `"method@merged"` first merges what repeats from frame to frame: the token of the
+first frame that shows something absorbs those at the same place in the frames after it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from prumerge.frames import joined
+from prumerge.reducer import Reducer, make
+from prumerge.tokens import Layer, Reduction, Scores, VisualTokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverFrames(Reducer):
+    """A method, frame by frame or on what does not repeat; other pictures are reduced as by the method."""
+
+    method: Reducer
+    frames: Literal["each", "merged"]
+    threshold: float = 0.9
+    """Merged: the cosine of two tokens from which on one is the other's repeat."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        inside = [part for part in self.method.parts if part.place != Reducer.place]
+        if inside:
+            raise ValueError(
+                f"{self}: {inside[0]} works in the {inside[0].place}, where a picture is not seen "
+                "frame by frame; leave out what follows @"
+            )
+        object.__setattr__(self, "needs", ", ".join(part.needs for part in self.method.parts))
+        if not -1 <= self.threshold <= 1:
+            raise ValueError(f"{self}: a cosine lies between -1 and 1, so a threshold must as well")
+
+    def __call__(self, tokens: VisualTokens) -> Reduction:
+        if self.frames == "each":
+            frames = tokens.frames()
+            parts = {number: self.method(frame) for number, frame in enumerate(frames)}
+            return joined(parts, [len(frame) for frame in frames])
+        if tokens.grid[0] == 1:
+            return self.method(tokens)
+        first = repeats(tokens, self.threshold)
+        return after(self.method(merged(tokens, first)), first)
+
+    def __str__(self) -> str:
+        threshold = f"={self.threshold}" if self.threshold != type(self).threshold else ""
+        return f"{self.method}@{self.frames}{threshold}"
+
+
+def over_frames(spec: str) -> OverFrames:
+    """A reducer from `"method@each"`, `"method@merged"` or `"method@merged=0.8"`."""
+    method, _, how = spec.rpartition("@")
+    frames, separator, value = how.strip().partition("=")
+    try:
+        threshold = float(value) if separator else OverFrames.threshold
+    except ValueError:
+        frames = ""
+    if frames not in ("each", "merged") or (separator and frames == "each"):
+        raise ValueError(f"{spec!r}: what follows @ is each, merged, or merged=0.8 (any cosine), not {how!r}")
+    return OverFrames(method=make(method), frames=frames, threshold=threshold)  # type: ignore[arg-type]
+
+
+def _matrix(reduction: Reduction, size: int) -> Float[Tensor, "M columns"]:
+    if reduction.weights is not None:
+        return reduction.weights
+    rows = torch.zeros(len(reduction), size, device=reduction.index.device)
+    return rows.scatter_(1, reduction.index[:, None], 1.0)
+
+
+def repeats(tokens: VisualTokens, threshold: float) -> Reduction:
+    """Each token that is not like the one its place last kept stays, averaged with its repeats after it."""
+    frames, rows, columns = tokens.grid
+    direction = normalize(tokens.features.detach().float(), dim=-1).view(frames, rows * columns, -1)
+    own = torch.arange(len(tokens), device=direction.device).view(frames, -1)
+    owner, like = [own[0]], direction[0]
+    for frame in range(1, frames):
+        again = (direction[frame] * like).sum(-1) >= threshold
+        owner.append(torch.where(again, owner[-1], own[frame]))
+        like = torch.where(again[:, None], like, direction[frame])
+    owners = torch.cat(owner)
+    index = (owners == own.flatten()).nonzero()[:, 0]
+    members = (owners == index[:, None]).float()
+    return Reduction(index, members / members.sum(1, keepdim=True))
+
+
+def merged(tokens: VisualTokens, first: Reduction) -> VisualTokens:
+    """What is left of a video, frame by frame, each with as many tokens as are new in it."""
+    size = len(tokens) // tokens.grid[0]
+    new = torch.bincount(first.index // size, minlength=tokens.grid[0])
+    shown = new.nonzero()[:, 0]
+    weights = _matrix(first, len(tokens))
+    per_frame = tokens.class_key is not None and tokens.class_key.ndim == 2
+    queries = tokens.queries[shown] if per_frame else tokens.queries
+
+    def elsewhere(layer: Layer) -> Scores:
+        left = merged(tokens.scored_by(layer), first)
+        return left.queries, left.keys, left.class_key
+
+    return replace(
+        tokens,
+        features=first.apply(tokens),
+        keys=(weights @ tokens.keys.to(weights.dtype)).to(tokens.keys.dtype),
+        queries=tokens.queries[first.index] if tokens.class_key is None else queries,
+        class_key=tokens.class_key[shown] if per_frame and tokens.class_key is not None else tokens.class_key,
+        class_feature=(
+            tokens.class_feature[shown]
+            if tokens.class_feature is not None and tokens.class_feature.ndim == 2
+            else tokens.class_feature
+        ),
+        relevance=None if tokens.relevance is None else tokens.relevance[first.index],
+        elsewhere=elsewhere if tokens.elsewhere else None,
+        grid=(1, 1, len(first)),
+        tiles=tuple((1, count) for count in new.tolist() if count),
+        placed=None,
+        separators=None,
+    )
+
+
+def after(second: Reduction, first: Reduction) -> Reduction:
+    """Both in one: the second of what the first has left."""
+    index: Int[Tensor, "M"] = first.index[second.index]
+    if first.weights is None and second.weights is None:
+        return Reduction(index)
+    assert first.weights is not None
+    weights = _matrix(second, len(first)).to(first.weights)
+    tokens, classes = (
+        weights[:, : len(first)],
+        weights[:, len(first) :],
+    )  # a class token's column is none of these
+    return Reduction(index, torch.cat([tokens @ first.weights, classes], dim=1))
