@@ -120,6 +120,8 @@ def merged(tokens: VisualTokens, first: Reduction) -> VisualTokens:
         elsewhere=elsewhere if tokens.elsewhere else None,
         grid=(1, 1, len(first)),
         tiles=tuple((1, count) for count in new.tolist() if count),
+        sizes=None if tokens.sizes is None else (weights != 0).to(tokens.sizes) @ tokens.sizes,
+        merged=None,
         placed=None,
         separators=None,
     )
