@@ -8,7 +8,7 @@ demo: .venv/installed  ## answer questions about sample pictures with and withou
 	$(BIN)/prumerge demo
 
 test: .venv/installed-dev  ## the test suite
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist loadfile
 
 check: .venv/installed-dev  ## style, types, and that generated documents are fresh
 	$(BIN)/ruff check .

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 from torch.nn.functional import normalize
 
 from prumerge.frames import joined
@@ -49,7 +47,8 @@ class OverFrames(Reducer):
         if tokens.grid[0] == 1:
             return self.method(tokens)
         first = repeats(tokens, self.threshold)
-        return after(self.method(merged(tokens, first)), first)
+        left = merged(tokens, first)
+        return self.method(left).after(first, len(tokens), left.class_tokens)
 
     def __str__(self) -> str:
         threshold = f"={self.threshold}" if self.threshold != type(self).threshold else ""
@@ -67,13 +66,6 @@ def over_frames(spec: str) -> OverFrames:
     if frames not in ("each", "merged") or (separator and frames == "each"):
         raise ValueError(f"{spec!r}: what follows @ is each, merged, or merged=0.8 (any cosine), not {how!r}")
     return OverFrames(method=make(method), frames=frames, threshold=threshold)  # type: ignore[arg-type]
-
-
-def _matrix(reduction: Reduction, size: int) -> Float[Tensor, "M columns"]:
-    if reduction.weights is not None:
-        return reduction.weights
-    rows = torch.zeros(len(reduction), size, device=reduction.index.device)
-    return rows.scatter_(1, reduction.index[:, None], 1.0)
 
 
 def repeats(tokens: VisualTokens, threshold: float) -> Reduction:
@@ -97,7 +89,7 @@ def merged(tokens: VisualTokens, first: Reduction) -> VisualTokens:
     size = len(tokens) // tokens.grid[0]
     new = torch.bincount(first.index // size, minlength=tokens.grid[0])
     shown = new.nonzero()[:, 0]
-    weights = _matrix(first, len(tokens))
+    weights = first.matrix(len(tokens))
     per_frame = tokens.class_key is not None and tokens.class_key.ndim == 2
     queries = tokens.queries[shown] if per_frame else tokens.queries
 
@@ -108,7 +100,7 @@ def merged(tokens: VisualTokens, first: Reduction) -> VisualTokens:
     return replace(
         tokens,
         features=first.apply(tokens),
-        keys=(weights @ tokens.keys.to(weights.dtype)).to(tokens.keys.dtype),
+        keys=first.of(tokens.keys),
         queries=tokens.queries[first.index] if tokens.class_key is None else queries,
         class_key=tokens.class_key[shown] if per_frame and tokens.class_key is not None else tokens.class_key,
         class_feature=(
@@ -125,17 +117,3 @@ def merged(tokens: VisualTokens, first: Reduction) -> VisualTokens:
         placed=None,
         separators=None,
     )
-
-
-def after(second: Reduction, first: Reduction) -> Reduction:
-    """Both in one: the second of what the first has left."""
-    index: Int[Tensor, "M"] = first.index[second.index]
-    if first.weights is None and second.weights is None:
-        return Reduction(index)
-    assert first.weights is not None
-    weights = _matrix(second, len(first)).to(first.weights)
-    tokens, classes = (
-        weights[:, : len(first)],
-        weights[:, len(first) :],
-    )  # a class token's column is none of these
-    return Reduction(index, torch.cat([tokens @ first.weights, classes], dim=1))
