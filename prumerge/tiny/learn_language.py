@@ -29,7 +29,7 @@ from prumerge.tiny.scenes import GRID, Scene, scene
 
 PATCHES = GRID * GRID
 ALL_FAMILIES = [*FAMILIES, *clips.FAMILIES]
-FEWEST = 16  # visual tokens in a subset
+FEWEST, MOST = 16, 224  # visual tokens in a subset
 OTHERS, ABSORBED = 128, 8  # tokens that may be absorbed, and how many of them one token absorbs
 CLIPS_EVERY = 8  # one step in so many is about clips
 PREFIX = "USER:"
@@ -98,6 +98,11 @@ def clip_contents(seed: int) -> clips.Clip:
     return replace(drawn, frames=frames)
 
 
+def size_at_random(most: int, random: np.random.Generator) -> int:
+    """How many visual tokens of a picture are kept: twice as few are as frequent."""
+    return int(np.exp(random.uniform(np.log(min(FEWEST, most)), np.log(min(MOST, most) + 0.99))))
+
+
 def places_at_random(count: int, random: np.random.Generator) -> Int[np.ndarray, "count"]:
     """Places in the grid, from evenly strewn to gathered in a few spots, whatever the picture shows there."""
     spots = np.kron(random.normal(size=(GRID // 4, GRID // 4)), np.ones((4, 4)))
@@ -153,8 +158,8 @@ class QuestionBatches(Dataset):
 
     Cached are the features of `scenes` scenes from seed `first` on, then those of the frames of `clips` clips
     from the same seed on. `alike` batches in a row (one for each process) are of the same kind and size.
-    `few` takes subsets of all sizes up to `visual` and of all shapes, or as often all tokens if `visual` is
-    that many.
+    `few` takes subsets of all sizes up to `visual` or `MOST` and of all shapes, or as often all tokens if
+    `visual` is that many.
     """
 
     def __init__(
@@ -192,9 +197,7 @@ class QuestionBatches(Dataset):
         pictures = self.clips if of_clips else self.scenes
         rows = random.choice(pictures, self.batch, replace=self.batch > pictures)
         everything = self.few and self.visual == PATCHES and common.random() < 0.5
-        visual = (
-            int(common.integers(min(FEWEST, self.visual), min(self.visual, 224) + 1)) if self.few else None
-        )
+        visual = size_at_random(self.visual, common) if self.few else None
         if everything:
             visual = 2 * PATCHES if of_clips else PATCHES
         return self.pack(rows, place, random, visual, of_clips)

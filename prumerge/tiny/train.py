@@ -61,6 +61,7 @@ CHECKED_LANGUAGE = HELD_OUT.start + 910_000
 CHECKPOINT_SECONDS = 60
 # attribute, existence, counting, spatial, multiple choice, reading
 MIX = (2.0, 2.0, 2.0, 2.0, 3.0, 1.5)
+FEW_MIX = (1.5, 3.0, 2.5, 2.5, 2.0, 1.0)
 SLOW_MIX = (1.5, 1.5, 2.5, 3.0, 2.0, 0.7)
 MAY_CHANGE = ["out", "export", "threads", "workers", "stop_after", "device", "minutes"]  # when resuming
 
@@ -88,7 +89,9 @@ def stages(options: argparse.Namespace) -> list[Stage]:
         Stage("vision-full", options.vision_full_steps, quarter, patches, (0.3, 0), 0.05, every),
         Stage("cache", -(-(options.scenes + FRAMES * options.clips) // 16), 16, patches, (0, 0), 1, every),
         Stage("language", options.language_steps, half, 256, (1, 0.5), 0.4, every, MIX),
-        Stage("language-few", options.language_few_steps, half, 224, (0.5, 0.25), 0.19, every, MIX, few=True),
+        Stage(
+            "language-few", options.language_few_steps, half, 224, (0.5, 0.25), 0.19, every, FEW_MIX, few=True
+        ),
         Stage(
             "language-full",
             options.language_full_steps,
