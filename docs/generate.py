@@ -105,6 +105,32 @@ def everything() -> str:
     return "\n".join([_table(result["methods"], "none", "against_none"), "", _gaps(result["rivals"])])
 
 
+def every_method() -> str:
+    """All methods at three budgets: what is right, and the gap to all tokens; the best at 36 first."""
+    result = _result("every_method")
+    rows = {row["method"]: row for row in result["methods"]}
+    budgets = list(dict.fromkeys(name.partition("@")[2] for name in rows if "@" in name))
+    names = list(dict.fromkeys(name.partition("@")[0] for name in rows if "@" in name))
+    names.sort(key=lambda name: -rows[f"{name}@{budgets[0]}"]["accuracy"])
+    lines = [
+        f"| method | {' | '.join(f'% right at {budget} | against none' for budget in budgets)} |",
+        "|---|" + "---:|---|" * len(budgets),
+    ]
+    for name in names:
+        cells = []
+        for budget in budgets:
+            row = rows[f"{name}@{budget}"]
+            read = "" if round(row["tokens"]) == int(budget) else f" ({row['tokens']:.0f} read)"
+            cells += [f"{row['accuracy']:.1f}{read}", _gap(row["against_none"])]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    none, blind = (rows[name]["accuracy"] for name in ("none", "blind"))
+    head = (
+        f"{result['questions']} questions in each of the six benchmarks, {result['date']}. "
+        f"`none` (576 tokens): {none:.1f} % right; blind: {blind:.1f} %."
+    )
+    return "\n".join([head, "", *lines])
+
+
 def embedded() -> str:
     """What the embedded model answers with all visual tokens."""
     result = _result("embedded")
@@ -276,6 +302,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         command_line,
         accuracy,
         everything,
+        every_method,
         embedded,
         unseen,
         video,

@@ -202,14 +202,17 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 def pareto(rows: Sequence[Row]) -> Any:
     """Accuracy against visual tokens as a matplotlib Figure; a line joins the budgets of one method."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     rows = complete(rows)
     levels = {"none": ("--", "none (all tokens)"), BLIND: (":", "blind (one answer for all)")}
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
     families = dict.fromkeys(row.method.rpartition("@")[0] or row.method for row in rows)
-    for name in families:
+    many = len(families) > 10
+    figure = Figure(figsize=(9, 5.5) if many else (7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    colours = colormaps["tab10"].colors
+    for place, name in enumerate(families):
         points = sorted(
             (r.tokens, r.accuracy) for r in rows if (r.method.rpartition("@")[0] or r.method) == name
         )
@@ -217,7 +220,8 @@ def pareto(rows: Sequence[Row]) -> Any:
             style, label = levels[name]
             axes.axhline(points[0][1], color="black", linewidth=1, linestyle=style, label=label)
         else:
-            axes.plot(*zip(*points, strict=True), marker="o", label=name)
+            look = {"color": colours[place % 10], "marker": "os^Dv"[place // 10 % 5]}
+            axes.plot(*zip(*points, strict=True), label=name, **look)
     axes.set(xlabel="visual tokens (mean)", ylabel="% of questions right", xscale="log")
     ticks: list[int] = []
     for tokens in sorted({round(row.tokens) for row in rows if row.method not in levels}):
@@ -226,7 +230,10 @@ def pareto(rows: Sequence[Row]) -> Any:
     axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
     axes.minorticks_off()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    if many:
+        figure.legend(frameon=False, loc="outside right upper")
+    else:
+        axes.legend(frameon=False)
     return figure
 
 
