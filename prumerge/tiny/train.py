@@ -62,7 +62,7 @@ CHECKPOINT_SECONDS = 60
 # attribute, existence, counting, spatial, multiple choice, reading
 MIX = (2.0, 2.0, 2.0, 2.0, 3.0, 1.5)
 FEW_MIX = (1.5, 3.0, 2.5, 2.5, 2.0, 1.0)
-SLOW_MIX = (1.5, 1.5, 2.5, 3.0, 2.0, 0.7)
+SLOW_MIX = (1.0, 1.5, 4.0, 3.0, 1.5, 0.7)
 MAY_CHANGE = ["out", "export", "threads", "workers", "stop_after", "device", "minutes"]  # when resuming
 
 
