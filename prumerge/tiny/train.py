@@ -85,12 +85,12 @@ def stages(options: argparse.Namespace) -> list[Stage]:
     half, quarter = max(batch // 2, 2), max(batch // 4, 2)
     every = options.check_every
     return [
-        Stage("vision", options.vision_steps, batch, 128, (1, 0.3), 0.23, every),
-        Stage("vision-full", options.vision_full_steps, quarter, patches, (0.3, 0), 0.05, every),
+        Stage("vision", options.vision_steps, batch, 128, (1, 0.3), 0.19, every),
+        Stage("vision-full", options.vision_full_steps, quarter, patches, (0.3, 0), 0.04, every),
         Stage("cache", -(-(options.scenes + FRAMES * options.clips) // 16), 16, patches, (0, 0), 1, every),
         Stage("language", options.language_steps, half, 256, (1, 0.5), 0.4, every, MIX),
         Stage(
-            "language-few", options.language_few_steps, half, 224, (0.5, 0.25), 0.19, every, FEW_MIX, few=True
+            "language-few", options.language_few_steps, half, 224, (0.5, 0.25), 0.16, every, FEW_MIX, few=True
         ),
         Stage(
             "language-full",
@@ -98,7 +98,7 @@ def stages(options: argparse.Namespace) -> list[Stage]:
             quarter,
             patches,
             (0.25, 0),
-            0.13,
+            0.21,
             every,
             SLOW_MIX,
             few=True,
@@ -471,8 +471,8 @@ def parser() -> argparse.ArgumentParser:
     add("--vision-steps", type=int, default=1150)
     add("--vision-full-steps", type=int, default=160)
     add("--language-steps", type=int, default=1600)
-    add("--language-few-steps", type=int, default=400)
-    add("--language-full-steps", type=int, default=240)
+    add("--language-few-steps", type=int, default=1000)
+    add("--language-full-steps", type=int, default=1200)
     add("--scenes", type=int, default=8000, help="scenes with cached features")
     add("--clips", type=int, default=400, help="clips with cached features")
     add("--questions", type=int, default=16, help="questions per scene and step, at most")
