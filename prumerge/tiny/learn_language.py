@@ -31,6 +31,7 @@ PATCHES = GRID * GRID
 ALL_FAMILIES = [*FAMILIES, *clips.FAMILIES]
 FEWEST, MOST = 16, 224  # visual tokens in a subset
 OTHERS, ABSORBED = 128, 8  # tokens that may be absorbed, and how many of them one token absorbs
+WHOLE = 2 / 3  # how often all tokens are shown in the last stage: with fewer of them nothing can be counted
 CLIPS_EVERY = 8  # one step in so many is about clips
 PREFIX = "USER:"
 IGNORE = -100
@@ -158,7 +159,7 @@ class QuestionBatches(Dataset):
 
     Cached are the features of `scenes` scenes from seed `first` on, then those of the frames of `clips` clips
     from the same seed on. `alike` batches in a row (one for each process) are of the same kind and size.
-    `few` takes subsets of all sizes up to `visual` or `MOST` and of all shapes, or as often all tokens if
+    `few` takes subsets of all sizes up to `visual` or `MOST` and of all shapes; mostly all tokens if
     `visual` is that many.
     """
 
@@ -196,7 +197,7 @@ class QuestionBatches(Dataset):
         of_clips = self.clips > 0 and step % CLIPS_EVERY == CLIPS_EVERY - 1
         pictures = self.clips if of_clips else self.scenes
         rows = random.choice(pictures, self.batch, replace=self.batch > pictures)
-        everything = self.few and self.visual == PATCHES and common.random() < 0.5
+        everything = self.few and self.visual == PATCHES and common.random() < WHOLE
         visual = size_at_random(self.visual, common) if self.few else None
         if everything:
             visual = 2 * PATCHES if of_clips else PATCHES

@@ -5,7 +5,7 @@
     cache           features of the frozen tower, once
     language        projector and language model on evenly strewn visual tokens, until they find things
     language-few    the same on few, gathered and merged tokens
-    language-full   the same and as often all visual tokens
+    language-full   the same and mostly all visual tokens
 
 The run can be killed at any time and continues from its last checkpoint when started again. Two processes of
 one thread each learn faster on two cores than one process of two threads, and several GPUs work the same way:
@@ -97,7 +97,7 @@ def stages(options: argparse.Namespace) -> list[Stage]:
             options.language_full_steps,
             quarter,
             patches,
-            (0.25, 0),
+            (0.5, 0),
             0.21,
             every,
             SLOW_MIX,
@@ -471,11 +471,11 @@ def parser() -> argparse.ArgumentParser:
     add("--vision-steps", type=int, default=1150)
     add("--vision-full-steps", type=int, default=160)
     add("--language-steps", type=int, default=1600)
-    add("--language-few-steps", type=int, default=1000)
-    add("--language-full-steps", type=int, default=1200)
+    add("--language-few-steps", type=int, default=800)
+    add("--language-full-steps", type=int, default=1100)
     add("--scenes", type=int, default=8000, help="scenes with cached features")
     add("--clips", type=int, default=400, help="clips with cached features")
-    add("--questions", type=int, default=16, help="questions per scene and step, at most")
+    add("--questions", type=int, default=24, help="questions per scene and step, at most")
     add(
         "--batch", type=int, default=48, help="scenes per step of the first stage; later ones take 1/4 or 1/2"
     )
