@@ -31,7 +31,8 @@ PATCHES = GRID * GRID
 ALL_FAMILIES = [*FAMILIES, *clips.FAMILIES]
 FEWEST, MOST = 16, 224  # visual tokens in a subset
 OTHERS, ABSORBED = 128, 8  # tokens that may be absorbed, and how many of them one token absorbs
-WHOLE = 2 / 3  # how often all tokens are shown in the last stage: with fewer of them nothing can be counted
+WHOLE = 0.5  # how often all tokens are shown in the last stage: with fewer of them nothing can be counted
+ALIKE = 0.75  # how many subsets are of tokens that are alike, where features are at hand
 CLIPS_EVERY = 8  # one step in so many is about clips
 PREFIX = "USER:"
 IGNORE = -100
@@ -115,12 +116,20 @@ def places_at_random(count: int, random: np.random.Generator) -> Int[np.ndarray,
 def alike_at_random(
     features: Float[np.ndarray, "patches width"], count: int, random: np.random.Generator
 ) -> Int[np.ndarray, "count"]:
-    """Places of tokens that are alike in some way: neighbours in a random order by their features.
+    """Places of tokens that are alike: those nearest to any one of them, or neighbours in an order of the
+    features, along their first principal component or any direction.
 
     Methods that score tokens leave prompts of nothing but objects, or nothing but edges. So does this, but
-    the window falls anywhere on the circle of the order: every place is equally likely to be kept.
+    the token in the middle is any, and the window falls anywhere on the circle of the order: no place is
+    likelier to be kept for showing an object.
     """
-    order = (features @ random.normal(size=features.shape[1])).argsort()
+    around = features - features.mean(0)
+    kind = random.integers(3)
+    if kind == 0:
+        unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+        return np.sort((-unit @ unit[random.integers(len(unit))]).argsort()[:count])
+    first = np.linalg.eigh(around.T @ around).eigenvectors[:, -1]
+    order = (around @ (first if kind == 1 else random.normal(size=features.shape[1]))).argsort()
     return np.sort(np.roll(order, random.integers(len(order)))[:count])
 
 
@@ -248,7 +257,7 @@ class QuestionBatches(Dataset):
         }
 
     def places(self, row: int, count: int, random: np.random.Generator) -> Int[np.ndarray, "count"]:
-        if self.few and self.features is not None and random.random() < 0.5:
+        if self.few and self.features is not None and random.random() < ALIKE:
             return alike_at_random(self.features[row].astype(np.float32), count, random)
         if self.few:
             return places_at_random(count, random)
