@@ -123,13 +123,15 @@ def alike_at_random(
     the token in the middle is any, and the window falls anywhere on the circle of the order: no place is
     likelier to be kept for showing an object.
     """
-    around = features - features.mean(0)
     kind = random.integers(3)
     if kind == 0:
         unit = features / np.linalg.norm(features, axis=1, keepdims=True)
         return np.sort((-unit @ unit[random.integers(len(unit))]).argsort()[:count])
-    first = np.linalg.eigh(around.T @ around).eigenvectors[:, -1]
-    order = (around @ (first if kind == 1 else random.normal(size=features.shape[1]))).argsort()
+    around, direction = features - features.mean(0), random.normal(size=features.shape[1])
+    for _ in range(4 if kind == 1 else 0):  # power iteration
+        direction = around.T @ (around @ direction)
+        direction /= np.linalg.norm(direction)
+    order = (around @ direction).argsort()
     return np.sort(np.roll(order, random.integers(len(order)))[:count])
 
 
