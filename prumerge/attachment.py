@@ -13,7 +13,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prumerge.inside import Inside, average_tokens, bound
+from prumerge.binding import Bound
+from prumerge.inside import Inside, average_tokens
 from prumerge.models import family_of, unwrap
 from prumerge.places import split
 from prumerge.reducer import Reducer, make
@@ -50,8 +51,10 @@ def attach(
     return Attachment(inner, make(reducer), positions, clip=clip, separators=separators)
 
 
-class Attachment:
+class Attachment(Bound):
     """An attached method; see `attach`."""
+
+    holder = "_prumerge"
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class Attachment:
         clip: bool = False,
         separators: Policy = "keep",
     ) -> None:
+        super().__init__()
         self.model = model
         self.reducer = reducer
         self.positions = positions
@@ -73,11 +77,7 @@ class Attachment:
         # First of all, so that what is shortened below comes to a model that prunes between its layers.
         self.inside = None if inside is None else Inside(model, inside)
         """What the method does between the layers of the language model."""
-        self._before = {name: getattr(model, name) for name in _METHODS if hasattr(model, name)}
-        self._own = {name: vars(model)[name] for name in _METHODS if name in vars(model)}
-        model._prumerge = self
-        for name in self._before:
-            setattr(model, name, bound(model, name, "_prumerge"))
+        self._before = self.bind(model, "forward", "generate")
 
     def __enter__(self) -> Attachment:
         return self
@@ -90,9 +90,7 @@ class Attachment:
 
         Doing it twice is harmless.
         """
-        for name in [*_METHODS, "_prumerge"]:
-            vars(self.model).pop(name, None)
-        vars(self.model).update(self._own)
+        self.unbind()
         if self.inside is not None:
             self.inside.remove()
 
@@ -101,16 +99,6 @@ class Attachment:
         """Visual tokens that a layer of the language model saw on average, for each picture of the latest
         call: what it costs."""
         return average_tokens(self.inside, [after for _, after in self.tokens])
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles as None: a model that was saved comes back without its attachment."""
-        return type(None), ()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Attachment:
-        """A copied model has an attachment of its own."""
-        memo[id(self)] = new = object.__new__(Attachment)
-        vars(new).update(copy.deepcopy(vars(self), memo))
-        return new
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         original = self._before["forward"]
@@ -249,6 +237,3 @@ def _lengths(inputs: dict[str, Any], defaults: Any, removed: int) -> dict[str, A
             inputs["generation_config"] = config = copy.copy(config)
             setattr(config, name, max(limit - removed, 0))
     return inputs
-
-
-_METHODS = ("forward", "generate")

@@ -10,118 +10,25 @@ Attention stays what it is (SDPA, flash attention): the few rows a method looks 
 
 from __future__ import annotations
 
-import copy
-import functools
 import inspect
-import sys
-import types
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers.masking_utils import create_causal_mask
 
-from prumerge import ops
+from prumerge.binding import Bound
+from prumerge.layout import Layout, Pass
+from prumerge.looking import can_look, received
+from prumerge.masks import causal
 from prumerge.models import family_of, optional, unwrap
 from prumerge.places import LayerReducer, split
 from prumerge.reducer import Reducer
 from prumerge.tokens import VisualTokens
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What stands where in the rows of a batch at some depth; S columns, of the L the prompt had.
-
-    Counts do not depend on data, so all but positions are worked out on the CPU.
-    """
-
-    columns: Int[Tensor, "B S"]
-    """The place in the prompt whose token stands here (for padding: any that no other column has)."""
-    valid: Bool[Tensor, "B S"]
-    """False for padding."""
-    pictures: tuple[tuple[int, Int[Tensor, "_"]], ...]
-    """For each picture its row and the columns of its tokens."""
-    positions: Int[Tensor, "B S"]
-    """Position ids, on the model's device."""
-
-    def cut(
-        self, places: Sequence[Int[Tensor, "_"]], *, compact: bool, on_the_right: bool
-    ) -> tuple[Layout, Int[Tensor, "B S2"]]:
-        """The layout after each picture's tokens were reduced to the M at `places`, and the columns it takes.
-
-        A picture's tokens move into the first M of its columns.
-        """
-        stays = self.valid.clone()
-        for (row, columns), kept in zip(self.pictures, places, strict=True):
-            stays[row, columns[len(kept) :]] = False
-        order = ops.packed(stays, on_the_right=on_the_right)
-        new_column = torch.empty_like(self.columns).scatter_(
-            1, order, torch.arange(order.shape[1]).expand_as(order)
-        )
-        device = self.positions.device
-        positions = self.positions
-        if compact:
-            positions = positions - (self.valid & ~stays).cumsum(1).to(device)
-        else:
-            moved, taken = self.moves(places)
-            positions = (
-                positions.flatten().index_copy(0, moved, positions.flatten()[taken]).view_as(positions)
-            )
-        return Layout(
-            columns=self.columns.gather(1, order),
-            valid=stays.gather(1, order),
-            pictures=tuple(
-                (row, new_column[row, columns[: len(kept)]])
-                for (row, columns), kept in zip(self.pictures, places, strict=True)
-            ),
-            positions=positions.gather(1, order.to(device)),
-        ), order
-
-    def moves(self, places: Sequence[Int[Tensor, "_"]]) -> tuple[Int[Tensor, "T"], Int[Tensor, "T"]]:
-        """Into which places of the flattened batch the tokens go, and whose they stand for."""
-        device, width = self.positions.device, self.valid.shape[1]
-        starts = [(row * width + columns).to(device) for row, columns in self.pictures]
-        into = [slots[: len(kept)] for slots, kept in zip(starts, places, strict=True)]
-        return torch.cat(into), torch.cat([slots[kept] for slots, kept in zip(starts, places, strict=True)])
-
-
-@dataclass
-class Pass:
-    """The layouts of one prompt, which its cache remembers, and what the layers of one `forward` share."""
-
-    full: Layout
-    """Of the whole prompt."""
-    on_the_right: bool
-    """Where rows are padded."""
-    asking: tuple[Int[Tensor, "_"], ...] = ()
-    """For each picture the places in the prompt of the words that ask for it."""
-    shares: tuple[Float[Tensor, "_"], ...] = ()
-    """How much each of them counts."""
-    layouts: dict[int, Layout] = field(default_factory=dict)
-    """From each stage's depth on."""
-    mask: Tensor | None = None
-    """The caller's, of this `forward`."""
-    prefill: bool = True
-    read: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    """For each picture the attention its tokens receive and their keys, of the layer looked at last."""
-    shared: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """What all layers of a stage are called with."""
-
-    def stage(self, depth: int) -> int:
-        """The depth of the latest stage before a layer; -1 if there is none."""
-        return max((stage for stage in self.layouts if stage <= depth), default=-1)
-
-    def layout(self, depth: int) -> Layout:
-        return self.layouts.get(self.stage(depth), self.full)
-
-    def step(self, mask: Tensor | None) -> Pass:
-        """A later `forward` on the same cache."""
-        return replace(self, mask=mask, prefill=False, read=[], shared={})
 
 
 def pruning(model: nn.Module, reducer: Reducer) -> AbstractContextManager[Inside | None]:
@@ -138,7 +45,7 @@ def average_tokens(inside: Inside | None, handed: Sequence[float]) -> list[float
     return [fmean(layers) for layers in inside.tokens_by_layer]
 
 
-class Inside:
+class Inside(Bound):
     """A method at work between the layers of `model`'s language model, until `remove()`.
 
     Only `forward` (and `generate`) of this one model and its decoder layers are touched. Prompts must come
@@ -147,7 +54,10 @@ class Inside:
     assistants do not.
     """
 
+    holder = "_prumerge_inside"
+
     def __init__(self, model: nn.Module, method: LayerReducer) -> None:
+        super().__init__()
         self.model = unwrap(model)
         self.method = method
         self.decoder = self.model.get_decoder()
@@ -162,41 +72,18 @@ class Inside:
         self.tokens_by_layer: list[tuple[int, ...]] = []
         """Of each picture of the latest prompt: the visual tokens that each layer saw."""
         self._now: Pass | None = None
-        self._before = {name: getattr(self.model, name) for name in _METHODS if hasattr(self.model, name)}
-        self._layers = [layer.forward for layer in self.decoder.layers]
-        self._own = [
-            (module, {name: vars(module)[name] for name in _METHODS if name in vars(module)})
-            for module in (self.model, *self.decoder.layers)
-        ]
-        for name in self._before:
-            setattr(self.model, name, bound(self.model, name, "_prumerge_inside"))
-        for layer in self.decoder.layers:
-            layer.forward = bound(layer, "forward", "_prumerge_inside", "layer")
-        for module, _ in self._own:
-            module._prumerge_inside = self
+        self._before = self.bind(self.model, "forward", "generate")
+        self._layers = [self.bind(layer, "forward", does="layer")["forward"] for layer in self.decoder.layers]
 
     def remove(self) -> None:
         """Give the model and its layers their own methods back."""
-        for module, own in self._own:
-            for name in (*_METHODS, "_prumerge_inside"):
-                vars(module).pop(name, None)
-            vars(module).update(own)
+        self.unbind()
 
     def __enter__(self) -> Inside:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.remove()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles as None: a model that was saved comes back without its methods."""
-        return type(None), ()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Inside:
-        """A copied model has methods of its own."""
-        memo[id(self)] = new = object.__new__(Inside)
-        vars(new).update(copy.deepcopy(vars(self), memo))
-        return new
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         original = self._before["generate"]
@@ -251,7 +138,7 @@ class Inside:
             self.tokens_by_layer = list(seen)
         cache = getattr(output, "past_key_values", cache)
         if cache is not None:
-            cache._prumerge_inside = replace(now, mask=None, read=[], shared={})
+            cache._prumerge_inside = now.remembered()
         return output
 
     def layer(self, layer: Any, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -263,14 +150,15 @@ class Inside:
             self._ask(now, hidden, kwargs["position_ids"])
         if now.prefill and depth in self.depths:
             if self.method.reads == 0:
-                self._read(now, layer, hidden, kwargs | self._shared(now, depth, hidden, kwargs))
+                arguments = kwargs | self._shared(now, depth, hidden, kwargs)
+                now.read = received(layer, hidden, arguments["position_embeddings"], now)
             hidden = self._cut(now, depth, hidden)
         kwargs |= self._shared(now, depth, hidden, kwargs)
         if now.prefill and depth + 1 in self.depths and self.method.reads == -1:
-            self._read(now, layer, hidden, kwargs)
+            now.read = received(layer, hidden, kwargs["position_embeddings"], now)
         hidden = self._layers[depth](hidden, *args, **kwargs)
         if now.prefill and depth == len(self._layers) - 1:
-            hidden = _restored(hidden, now.layout(depth), now.full.columns.shape[1])
+            hidden = now.layout(depth).restored(hidden, now.full.columns.shape[1])
         return hidden
 
     def _prompt(self, inputs: dict[str, Any], counts: list[int], placeholder: int) -> Pass:
@@ -314,33 +202,6 @@ class Inside:
                 asking.append(words)
                 shares.append(chosen / chosen.sum())
         now.asking, now.shares = tuple(asking), tuple(shares)
-
-    @torch.no_grad()
-    def _read(self, now: Pass, layer: Any, hidden: Float[Tensor, "B S H"], arguments: dict[str, Any]) -> None:
-        """The attention that each picture's tokens receive in a layer from the words that ask (mean over
-        heads)."""
-        attention, layout = layer.self_attn, now.layout(layer.self_attn.layer_idx)
-        turn = sys.modules[type(attention).__module__].apply_rotary_pos_emb
-        cos, sin = (x.expand(len(hidden), -1, -1) for x in arguments["position_embeddings"])
-        states = layer.input_layernorm(hidden)
-
-        def heads(projected: Tensor, norm: str, cos: Tensor, sin: Tensor) -> Float[Tensor, "B heads S D"]:
-            split = getattr(attention, norm, nn.Identity())(projected.unflatten(-1, (-1, attention.head_dim)))
-            return turn(split.transpose(1, 2), split.transpose(1, 2), cos, sin)[0]
-
-        keys = heads(attention.k_proj(states), "k_norm", cos, sin)
-        valid, place = layout.valid.to(hidden.device), torch.arange(hidden.shape[1], device=hidden.device)
-        now.read = []
-        for (row, columns), words, shares in zip(layout.pictures, now.asking, now.shares, strict=True):
-            asking = torch.isin(layout.columns[row], words).nonzero()[:, 0].to(hidden.device)
-            one = slice(row, row + 1)
-            query = heads(attention.q_proj(states[one, asking]), "q_norm", cos[one, asking], sin[one, asking])
-            query = query[0].unflatten(0, (keys.shape[1], -1))  # [key heads, queries for each, T, D]
-            logits = (query @ keys[row, :, None].mT).float() * attention.scaling
-            visible = valid[row] & (place <= asking[:, None])
-            received = logits.masked_fill(~visible, -torch.inf).softmax(-1).mean((0, 1))  # [T, S]
-            columns = columns.to(hidden.device)
-            now.read.append((shares @ received[:, columns], keys[row, :, columns].transpose(0, 1).flatten(1)))
 
     def _cut(self, now: Pass, depth: int, hidden: Float[Tensor, "B S H"]) -> Float[Tensor, "B S2 H"]:
         """Reduce each picture's tokens, and drop the columns that are left over."""
@@ -389,64 +250,13 @@ class Inside:
                 dropped = (now.full.valid.sum(1) - layout.valid.sum(1)).to(hidden.device)
                 rotary = self.decoder.rotary_emb(hidden, arguments["position_ids"] - dropped[:, None])
             now.shared[stage] = {
-                "attention_mask": self._mask(now, layout, hidden, seen),
+                "attention_mask": causal(
+                    self.decoder.config, hidden, layout, now.mask, now.full.valid.shape[1], seen
+                ),
                 "position_embeddings": rotary,
                 "position_ids": None,  # gaps in them would look like several packed prompts
             }
         return now.shared[stage]
-
-    def _mask(self, now: Pass, layout: Layout, hidden: Tensor, seen: int) -> Tensor | None:
-        """The causal mask of the attention in use, for rows that are padded as `layout` says and go on."""
-        later = seen + hidden.shape[1] - layout.valid.shape[1]
-        length = now.full.valid.shape[1]
-        padding = None
-        if now.mask is not None or not layout.valid.all():
-            after = (
-                torch.ones(len(hidden), later, dtype=torch.bool, device=hidden.device)
-                if now.mask is None
-                else now.mask[:, length : length + later].bool()
-            )
-            padding = torch.cat([layout.valid.to(hidden.device), after], dim=1)
-        return create_causal_mask(
-            config=self.decoder.config,
-            inputs_embeds=hidden,
-            attention_mask=padding,
-            past_key_values=_Seen(seen),
-        )
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """As much of a cache as a mask is made by: how many tokens a layer has seen."""
-
-    length: int
-    is_compileable = False
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self.length
-
-    def get_query_offset(self, layer_idx: int = 0) -> int:
-        return self.length
-
-    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
-        return self.length + query_length, 0
-
-
-def bound(module: nn.Module, name: str, holder: str, does: str | None = None) -> types.MethodType:
-    """A method of this one module that looks like its class's own and calls `does` of what `holder` names."""
-
-    @functools.wraps(getattr(type(module), name))
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        given = (self, *args) if does else args
-        return getattr(getattr(self, holder), does or name)(*given, **kwargs)
-
-    return types.MethodType(method, module)
-
-
-def _restored(hidden: Float[Tensor, "B S H"], layout: Layout, length: int) -> Float[Tensor, "B L H"]:
-    """Every column back in its place in the prompt, zeros where one was cut."""
-    columns = layout.columns.to(hidden.device)[..., None].expand_as(hidden)
-    return hidden.new_zeros(len(hidden), length, hidden.shape[-1]).scatter(1, columns, hidden)
 
 
 def _before_answer(labels: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
@@ -465,13 +275,7 @@ def _check(decoder: Any, method: LayerReducer, depths: tuple[int, ...]) -> None:
             f"{layers - 1} at the latest, not {max(depths)}"
         )
     first = decoder.layers[0] if hasattr(decoder, "layers") else None
-    attention = getattr(first, "self_attn", None)
-    known = (
-        hasattr(first, "input_layernorm")
-        and all(hasattr(attention, name) for name in ("q_proj", "k_proj", "head_dim", "scaling", "layer_idx"))
-        and hasattr(sys.modules[type(attention).__module__], "apply_rotary_pos_emb")
-    )
-    if not known:
+    if not can_look(first):
         raise ValueError(
             f"{method}: the layers of {type(decoder).__name__} are not laid out as Llama's (input_layernorm, "
             "self_attn.q_proj and k_proj, rotary positions); use a method before the language model"
@@ -485,7 +289,6 @@ def _check(decoder: Any, method: LayerReducer, depths: tuple[int, ...]) -> None:
         )
 
 
-_METHODS = ("forward", "generate")
 _INSTEAD = "use a method before the language model"
 
 # What a `generate` cannot do that prunes inside the language model.
