@@ -18,7 +18,15 @@ from prumerge.inside import Inside, average_tokens
 from prumerge.models import family_of, unwrap
 from prumerge.places import split
 from prumerge.reducer import Reducer, make
-from prumerge.splice import Policy, Positions, check_positions, decide, has_pictures, splice
+from prumerge.splice import (
+    Policy,
+    Positions,
+    check_positions,
+    column_sizes,
+    decide,
+    has_pictures,
+    splice,
+)
 
 
 def attach(
@@ -28,12 +36,18 @@ def attach(
     positions: Positions = "compact",
     clip: bool = False,
     separators: Policy = "keep",
+    size_bias: bool = False,
 ) -> Attachment:
     """Make `model.forward` and `model.generate` reduce the visual tokens of raw pictures.
 
     Use it as `with attach(model, "prumerge"): ...`, or call `.detach()` on what it returns; then the model is
     as before. `positions`, `clip` and `separators` are those of `reduce`. Only this instance is touched, and
     PEFT models may be wrapped before or after.
+
+    With `size_bias` the language model attends to a token in proportion to its size, the patches it stands
+    for (`Reduction.sizes`): the logarithm is added to the logits of its key in every layer, as if it stood
+    there that many times (proportional attention, section 3 of ToMe, https://arxiv.org/abs/2210.09461). Where
+    all sizes are 1 nothing changes. It needs sdpa or eager attention.
 
     `generate` returns the caller's prompt followed by the answer, and a cache that it filled may be used for
     a second turn that continues the same prompt. `forward` returns logits for the shorter prompt; the loss is
@@ -48,7 +62,7 @@ def attach(
             f"a method is attached to this model already ({inner._prumerge.reducer}); detach it first"
         )
     check_positions(positions, inner)
-    return Attachment(inner, make(reducer), positions, clip=clip, separators=separators)
+    return Attachment(inner, make(reducer), positions, clip=clip, separators=separators, size_bias=size_bias)
 
 
 class Attachment(Bound):
@@ -64,6 +78,7 @@ class Attachment(Bound):
         *,
         clip: bool = False,
         separators: Policy = "keep",
+        size_bias: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
@@ -71,12 +86,13 @@ class Attachment(Bound):
         self.positions = positions
         self.clip = clip
         self.separators = separators
+        self.size_bias = size_bias
         self.tokens: list[tuple[int, int]] = []
         """Visual tokens before and after, for each picture of the latest call."""
         inside = split(reducer)[2]
         # First of all, so that what is shortened below comes to a model that prunes between its layers.
-        self.inside = None if inside is None else Inside(model, inside)
-        """What the method does between the layers of the language model."""
+        self.inside = Inside(model, inside) if inside or size_bias else None
+        """What happens in the layers of the language model."""
         self._before = self.bind(model, "forward", "generate")
 
     def __enter__(self) -> Attachment:
@@ -144,7 +160,12 @@ class Attachment(Bound):
     def _reduced(self, inputs: dict[str, Any]) -> dict[str, Any]:
         chosen = decide(self.model, inputs, self.reducer, clip=self.clip)
         self.tokens = [(tokens.patches, len(reduction)) for tokens, reduction in chosen]
-        return splice(self.model, inputs, chosen, self.positions, separators=self.separators)
+        shorter = splice(self.model, inputs, chosen, self.positions, separators=self.separators)
+        if self.size_bias and self.inside is not None:
+            self.inside.sizes = column_sizes(
+                self.model, shorter, chosen, self.positions, separators=self.separators
+            )
+        return shorter
 
 
 @dataclass(frozen=True)

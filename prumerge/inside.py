@@ -6,6 +6,7 @@ the mask and the KV cache of the shorter rows. Behind the last layer rows get th
 where tokens were dropped), so that nobody outside notices: logits, labels and answers keep their places.
 
 Attention stays what it is (SDPA, flash attention): the few rows a method looks at are computed from q and k.
+With sizes, a token that stands for s patches gets log(s) on the logits of its key in every layer.
 """
 
 from __future__ import annotations
@@ -24,29 +25,35 @@ from torch import Tensor, nn
 from prumerge.binding import Bound
 from prumerge.layout import Layout, Pass
 from prumerge.looking import can_look, received
-from prumerge.masks import causal
+from prumerge.masks import biased, causal
 from prumerge.models import family_of, optional, unwrap
 from prumerge.places import LayerReducer, split
 from prumerge.reducer import Reducer
 from prumerge.tokens import VisualTokens
 
 
-def pruning(model: nn.Module, reducer: Reducer) -> AbstractContextManager[Inside | None]:
-    """What a method does inside the language model, while a `with` lasts; None where it does nothing."""
+def pruning(
+    model: nn.Module, reducer: Reducer, sizes: Float[Tensor, "B L"] | None = None
+) -> AbstractContextManager[Inside | None]:
+    """What a method does inside the language model, while a `with` lasts; None where it does nothing.
+
+    `sizes` are those of the prompt's columns (`splice.column_sizes`), for attention in proportion to them.
+    """
     inside = split(reducer)[2]
-    return nullcontext() if inside is None else Inside(model, inside)
+    return nullcontext() if inside is None and sizes is None else Inside(model, inside, sizes)
 
 
 def average_tokens(inside: Inside | None, handed: Sequence[float]) -> list[float]:
     """Visual tokens that a layer of the language model saw on average, for each picture of the latest prompt;
     without pruning inside it those that it was `handed`."""
-    if inside is None:
+    if inside is None or inside.method is None:
         return list(handed)
     return [fmean(layers) for layers in inside.tokens_by_layer]
 
 
 class Inside(Bound):
-    """A method at work between the layers of `model`'s language model, until `remove()`.
+    """A method at work between the layers of `model`'s language model, until `remove()`; or none, and
+    attention in proportion to sizes alone.
 
     Only `forward` (and `generate`) of this one model and its decoder layers are touched. Prompts must come
     with encoded pictures (`mm_encoder_outputs`), as `prumerge.reduce` makes them. The KV cache remembers what
@@ -56,19 +63,27 @@ class Inside(Bound):
 
     holder = "_prumerge_inside"
 
-    def __init__(self, model: nn.Module, method: LayerReducer) -> None:
+    def __init__(
+        self, model: nn.Module, method: LayerReducer | None, sizes: Float[Tensor, "B L"] | None = None
+    ) -> None:
         super().__init__()
         self.model = unwrap(model)
         self.method = method
+        self.name, self.instead = (str(method), _INSTEAD) if method else ("size_bias", "leave out size_bias")
+        self.sizes = sizes
+        """How many patches each column of the next prompt stands for; None: attention takes no notice."""
         self.decoder = self.model.get_decoder()
-        kind = self.model.config.model_type
-        if optional(family_of(kind), "positions"):
-            raise ValueError(
-                f"{method}: models of type {kind!r} have positions in time and space, "
-                f"which pruning between layers does not follow yet; {_INSTEAD}"
-            )
-        self.depths = method.depths(self.decoder.config.num_hidden_layers)
-        _check(self.decoder, method, self.depths)
+        self.depths: tuple[int, ...] = ()
+        if method is not None:
+            kind = self.model.config.model_type
+            if optional(family_of(kind), "positions"):
+                raise ValueError(
+                    f"{method}: models of type {kind!r} have positions in time and space, "
+                    f"which pruning between layers does not follow yet; {_INSTEAD}"
+                )
+            self.depths = method.depths(self.decoder.config.num_hidden_layers)
+            _check_depths(self.decoder, method, self.depths)
+        _check_attention(self.decoder, self.name, self.instead)
         self.tokens_by_layer: list[tuple[int, ...]] = []
         """Of each picture of the latest prompt: the visual tokens that each layer saw."""
         self._now: Pass | None = None
@@ -90,11 +105,11 @@ class Inside(Bound):
         named = kwargs | dict(zip(inspect.signature(original).parameters, args, strict=False))
         config = named.get("generation_config") or self.model.generation_config
         if named.get("inputs_embeds") is not None:
-            raise ValueError(f"{self.method} cannot find pictures among inputs_embeds; {_INSTEAD}")
+            raise ValueError(f"{self.name} cannot find pictures among inputs_embeds; {self.instead}")
         for option, forbidden in _FORBIDDEN.items():
             if forbidden(named.get(option, getattr(config, option, None))):
                 raise ValueError(
-                    f"{self.method} prunes once, when the whole prompt is read into a cache that grows; "
+                    f"{self.name} needs the whole prompt read at once, into a cache that grows; "
                     f"leave out {option}"
                 )
         return original(*args, **kwargs)
@@ -106,21 +121,21 @@ class Inside(Bound):
         modality, pictures = next(iter((kwargs.get("mm_encoder_outputs") or {}).items()), ("image", None))
         memory: Pass | None = getattr(cache, "_prumerge_inside", None)
         filled = cache is not None and cache.get_seq_length() > 0
-        if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
+        if self.depths and mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
             raise ValueError(f"{self.method} needs an attention_mask of shape [B, L], and no static cache")
         if pictures is not None and filled:
             raise ValueError(
                 "a new picture cannot join a cache that is in use; start a new cache with all pictures"
             )
         if pictures is None and not filled and kwargs.get("inputs_embeds") is not None:
-            raise ValueError(f"{self.method} cannot find pictures among inputs_embeds; {_INSTEAD}")
-        if pictures is not None and isinstance(pictures.pooler_output, Tensor):
+            raise ValueError(f"{self.name} cannot find pictures among inputs_embeds; {self.instead}")
+        if self.depths and pictures is not None and isinstance(pictures.pooler_output, Tensor):
             raise ValueError(
                 f"{self.method}: models of type {self.model.config.model_type!r} read these tokens as one "
                 f"tensor, which does not say whose they are; {_INSTEAD}"
             )
         if pictures is not None:
-            counts = [len(one) for one in pictures.pooler_output]
+            counts = [len(one) for one in pictures.pooler_output] if self.depths else []
             self._now = self._prompt(kwargs, counts, getattr(self.model.config, f"{modality}_token_id"))
         elif filled and memory is not None:
             self._now = memory.step(mask)
@@ -146,18 +161,19 @@ class Inside(Bound):
         now, depth = self._now, layer.self_attn.layer_idx
         if now is None:
             return self._layers[depth](hidden, *args, **kwargs)
-        if now.prefill and depth == 0:
+        if now.prefill and depth == 0 and self.method is not None:
             self._ask(now, hidden, kwargs["position_ids"])
         if now.prefill and depth in self.depths:
+            assert self.method is not None
             if self.method.reads == 0:
                 arguments = kwargs | self._shared(now, depth, hidden, kwargs)
                 now.read = received(layer, hidden, arguments["position_embeddings"], now)
             hidden = self._cut(now, depth, hidden)
         kwargs |= self._shared(now, depth, hidden, kwargs)
-        if now.prefill and depth + 1 in self.depths and self.method.reads == -1:
+        if now.prefill and depth + 1 in self.depths and self.method and self.method.reads == -1:
             now.read = received(layer, hidden, kwargs["position_embeddings"], now)
         hidden = self._layers[depth](hidden, *args, **kwargs)
-        if now.prefill and depth == len(self._layers) - 1:
+        if now.prefill and now.layouts and depth == len(self._layers) - 1:
             hidden = now.layout(depth).restored(hidden, now.full.columns.shape[1])
         return hidden
 
@@ -165,11 +181,12 @@ class Inside(Bound):
         """What stands where in a prompt, read on the CPU: the one wait for the device."""
         ids, mask, labels = (inputs.get(name) for name in ("input_ids", "attention_mask", "labels"))
         if ids is None:
-            raise ValueError(f"{self.method} needs the prompt as input_ids, to know where the pictures are")
+            raise ValueError(f"{self.name} needs the prompt as input_ids, to know where the pictures are")
         image = ids == placeholder
         image, valid = torch.stack([image, torch.ones_like(image) if mask is None else mask.bool()]).cpu()
         columns = torch.arange(ids.shape[1])
-        pictures = tuple((int(one[0, 0]), one[:, 1]) for one in image.nonzero().split(counts))
+        each = image.nonzero().split(counts) if counts else ()
+        pictures = tuple((int(one[0, 0]), one[:, 1]) for one in each)
         prompt = valid if labels is None else valid & _before_answer(labels.cpu())
         last = torch.where(prompt, columns, -1).max(1).values
         for row, places in pictures:
@@ -179,8 +196,12 @@ class Inside(Bound):
                     "write some after the last <image>"
                 )
         words = prompt & ~image
+        sizes = self.sizes
+        if sizes is not None:  # beams have the sizes of their row
+            sizes = sizes.to(ids.device).repeat_interleave(len(ids) // len(sizes), dim=0)
         return Pass(
-            full=Layout(columns.expand_as(ids), valid, pictures, ids),  # positions come with the first layer
+            # Positions come with the first layer.
+            full=Layout(columns.expand_as(ids), valid, pictures, ids, sizes),
             on_the_right=bool(valid[:, 0].all()) and not bool(valid[:, -1].all()),
             asking=tuple((words[row] & (columns > places[-1])).nonzero()[:, 0] for row, places in pictures),
             mask=mask,
@@ -189,6 +210,7 @@ class Inside(Bound):
     @torch.no_grad()
     def _ask(self, now: Pass, embedded: Float[Tensor, "B L H"], positions: Tensor) -> None:
         """Before the first layer: which words ask for each picture's tokens."""
+        assert self.method is not None
         now.full = replace(now.full, positions=positions.expand(embedded.shape[:2]))
         asking, shares = [], []
         for (row, columns), words in zip(now.full.pictures, now.asking, strict=True):
@@ -205,9 +227,10 @@ class Inside(Bound):
 
     def _cut(self, now: Pass, depth: int, hidden: Float[Tensor, "B S H"]) -> Float[Tensor, "B S2 H"]:
         """Reduce each picture's tokens, and drop the columns that are left over."""
+        assert self.method is not None
         layout, stage = now.layout(depth - 1), self.depths.index(depth)
         heads = self.decoder.config.num_key_value_heads
-        reductions, rows = [], []
+        reductions, rows, sizes = [], [], []
         for (row, columns), (_, whole), (relevance, keys) in zip(
             layout.pictures, now.full.pictures, now.read, strict=True
         ):
@@ -225,38 +248,48 @@ class Inside(Bound):
                     reduction = reduction.rows(reduction.index.argsort(stable=True))
             reductions.append(reduction)
             rows.append(reduction.apply(tokens))
+            if layout.sizes is not None:
+                sizes.append(reduction.sizes(layout.sizes[row, columns.to(hidden.device)]))
         places = [reduction.index for reduction in reductions]
         into, _ = layout.moves(places)
         hidden = hidden.flatten(0, 1).index_copy(0, into, torch.cat(rows)).view_as(hidden)
         now.layouts[depth], order = layout.cut(
-            places, compact=self.method.positions == "compact", on_the_right=now.on_the_right
+            places, sizes or None, compact=self.method.positions == "compact", on_the_right=now.on_the_right
         )
         order = order.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[-1])
         return hidden.gather(1, order)
 
     def _shared(self, now: Pass, depth: int, hidden: Tensor, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Mask and positions for a layer at some depth; as they came before the first stage."""
-        stage = now.stage(depth)
-        if stage < 0:
-            return {}
+        """Mask and positions for a layer at some depth; before the first stage as they come, sizes aside."""
+        stage, layout = now.stage(depth), now.layout(depth)
         if stage not in now.shared:
-            layout = now.layout(depth)
             cache = arguments.get("past_key_values")
             seen = 0 if cache is None else cache.get_seq_length(depth)
-            rotary = arguments["position_embeddings"]
-            if now.prefill:
-                rotary = self.decoder.rotary_emb(hidden, layout.positions)
-            elif self.method.positions == "compact":
-                dropped = (now.full.valid.sum(1) - layout.valid.sum(1)).to(hidden.device)
-                rotary = self.decoder.rotary_emb(hidden, arguments["position_ids"] - dropped[:, None])
-            now.shared[stage] = {
-                "attention_mask": causal(
-                    self.decoder.config, hidden, layout, now.mask, now.full.valid.shape[1], seen
-                ),
-                "position_embeddings": rotary,
-                "position_ids": None,  # gaps in them would look like several packed prompts
-            }
+            shared = {} if stage < 0 else self._shorter(now, layout, seen, hidden, arguments)
+            if layout.bias is not None:
+                mask = {**arguments, **shared}["attention_mask"]
+                shared["attention_mask"] = biased(self.decoder.config, hidden, mask, layout.bias, seen)
+            now.shared[stage] = shared
         return now.shared[stage]
+
+    def _shorter(
+        self, now: Pass, layout: Layout, seen: int, hidden: Tensor, arguments: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Mask and positions of rows that were cut; a layer's cache has `seen` so many columns."""
+        assert self.method is not None
+        rotary = arguments["position_embeddings"]
+        if now.prefill:
+            rotary = self.decoder.rotary_emb(hidden, layout.positions)
+        elif self.method.positions == "compact":
+            dropped = (now.full.valid.sum(1) - layout.valid.sum(1)).to(hidden.device)
+            rotary = self.decoder.rotary_emb(hidden, arguments["position_ids"] - dropped[:, None])
+        return {
+            "attention_mask": causal(
+                self.decoder.config, hidden, layout, now.mask, now.full.valid.shape[1], seen
+            ),
+            "position_embeddings": rotary,
+            "position_ids": None,  # gaps in them would look like several packed prompts
+        }
 
 
 def _before_answer(labels: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
@@ -264,8 +297,8 @@ def _before_answer(labels: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
     return (labels != -100).cumsum(1) == 0
 
 
-def _check(decoder: Any, method: LayerReducer, depths: tuple[int, ...]) -> None:
-    """Raise ValueError for a language model or a depth that this file cannot work with."""
+def _check_depths(decoder: Any, method: LayerReducer, depths: tuple[int, ...]) -> None:
+    """Raise ValueError for a depth that is none, or layers that no rows of attention can be read from."""
     layers = decoder.config.num_hidden_layers
     if list(depths) != sorted(set(depths)):
         raise ValueError(f"{method}: its stages end before layers {depths}, which must rise")
@@ -280,12 +313,25 @@ def _check(decoder: Any, method: LayerReducer, depths: tuple[int, ...]) -> None:
             f"{method}: the layers of {type(decoder).__name__} are not laid out as Llama's (input_layernorm, "
             "self_attn.q_proj and k_proj, rotary positions); use a method before the language model"
         )
+
+
+def _check_attention(decoder: Any, name: str, instead: str) -> None:
+    """Raise ValueError for a language model whose layers take no mask of ours."""
+    first = decoder.layers[0] if hasattr(decoder, "layers") else None
+    if not (
+        first is not None
+        and hasattr(getattr(first, "self_attn", None), "layer_idx")
+        and "attention_mask" in inspect.signature(first.forward).parameters
+    ):
+        raise ValueError(
+            f"{name}: the layers of {type(decoder).__name__} take no attention_mask as Llama's do; {instead}"
+        )
     kinds = getattr(decoder.config, "layer_types", None)
     window = getattr(decoder.config, "sliding_window", None)
     if set(kinds) != {"full_attention"} if kinds else window:
         raise ValueError(
-            f"{method}: this language model attends through sliding windows, which count the tokens between; "
-            "use a method before the language model"
+            f"{name}: this language model attends through sliding windows, which count the tokens between; "
+            f"{instead}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -28,13 +29,28 @@ class Layout:
     """For each picture its row and the columns of its tokens."""
     positions: Int[Tensor, "B S"]
     """Position ids, on the model's device."""
+    sizes: Float[Tensor, "B S"] | None = None
+    """How many patches each column stands for (words and padding: 1), on the model's device; None: attention
+    takes no notice."""
+
+    @cached_property
+    def bias(self) -> Float[Tensor, "B S"] | None:
+        """What a column's size adds to attention logits: its logarithm (ToMe, section 3); None: all are 1."""
+        if self.sizes is None or bool((self.sizes == 1).all()):
+            return None
+        return self.sizes.log()
 
     def cut(
-        self, places: Sequence[Int[Tensor, "_"]], *, compact: bool, on_the_right: bool
+        self,
+        places: Sequence[Int[Tensor, "_"]],
+        sizes: Sequence[Float[Tensor, "_"]] | None = None,
+        *,
+        compact: bool,
+        on_the_right: bool,
     ) -> tuple[Layout, Int[Tensor, "B S2"]]:
         """The layout after each picture's tokens were reduced to the M at `places`, and the columns it takes.
 
-        A picture's tokens move into the first M of its columns.
+        A picture's tokens move into the first M of its columns; `sizes` are theirs.
         """
         stays = self.valid.clone()
         for (row, columns), kept in zip(self.pictures, places, strict=True):
@@ -44,14 +60,16 @@ class Layout:
             1, order, torch.arange(order.shape[1]).expand_as(order)
         )
         device = self.positions.device
-        positions = self.positions
+        positions, held = self.positions, self.sizes
+        moved, taken = self.moves(places)
         if compact:
             positions = positions - (self.valid & ~stays).cumsum(1).to(device)
         else:
-            moved, taken = self.moves(places)
             positions = (
                 positions.flatten().index_copy(0, moved, positions.flatten()[taken]).view_as(positions)
             )
+        if held is not None and sizes is not None:
+            held = held.flatten().index_copy(0, moved, torch.cat(list(sizes))).view_as(held)
         return Layout(
             columns=self.columns.gather(1, order),
             valid=stays.gather(1, order),
@@ -60,6 +78,7 @@ class Layout:
                 for (row, columns), kept in zip(self.pictures, places, strict=True)
             ),
             positions=positions.gather(1, order.to(device)),
+            sizes=None if held is None else held.gather(1, order.to(device)),
         ), order
 
     def moves(self, places: Sequence[Int[Tensor, "_"]]) -> tuple[Int[Tensor, "T"], Int[Tensor, "T"]]:

@@ -40,6 +40,8 @@ def received(
         query = heads(attention.q_proj(states[one, asking]), "q_norm", cos[one, asking], sin[one, asking])
         query = query[0].unflatten(0, (keys.shape[1], -1))  # [key heads, queries for each, T, D]
         logits = (query @ keys[row, :, None].mT).float() * attention.scaling
+        if layout.bias is not None:
+            logits = logits + layout.bias[row]
         visible = valid[row] & (place <= asking[:, None])
         each = logits.masked_fill(~visible, -torch.inf).softmax(-1).mean((0, 1))  # [T, S]
         columns = columns.to(hidden.device)

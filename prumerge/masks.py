@@ -1,4 +1,4 @@
-"""Causal masks for rows that were cut, in the form that the attention in use takes."""
+"""Masks for the layers of a language model: causal ones for rows that were cut, and what sizes add."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers.masking_utils import create_causal_mask
 
 from prumerge.layout import Layout
@@ -31,6 +33,28 @@ def causal(
     return create_causal_mask(
         config=config, inputs_embeds=hidden, attention_mask=padding, past_key_values=_Seen(seen)
     )
+
+
+def biased(
+    config: Any, hidden: Tensor, mask: Tensor | None, bias: Float[Tensor, "B S"], seen: int
+) -> Float[Tensor, "B _ Q K"]:
+    """A layer's mask with `bias` on the logits of its first S keys, those of the prompt.
+
+    Raises ValueError for attention that takes no such mask.
+    """
+    if config._attn_implementation not in ("sdpa", "eager"):
+        raise ValueError(
+            f"{config._attn_implementation} takes no bias for the size of merged tokens; load the model with "
+            "attn_implementation='sdpa', or leave out size_bias"
+        )
+    queries = hidden.shape[1]
+    keys = seen + queries if mask is None else mask.shape[-1]
+    added = pad(bias, (0, keys - bias.shape[1])).to(hidden.dtype)[:, None, None]
+    if mask is None:
+        mask = torch.ones(queries, keys, dtype=torch.bool, device=hidden.device).tril(keys - queries)
+    if mask.dtype == torch.bool:
+        return torch.where(mask, added, torch.finfo(hidden.dtype).min)
+    return mask + added
 
 
 @dataclass(frozen=True)

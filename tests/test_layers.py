@@ -30,6 +30,7 @@ CORE = (
     "temporal",
     "vision",
     "splice",
+    "text_tower",
     "binding",
     "layout",
     "looking",
@@ -114,6 +115,7 @@ def test_reducers_stand_on_tokens_and_operations():
 def test_splicing_reaches_methods_and_families_by_name_only():
     common = {f"prumerge.{name}" for name in ("tokens", "ops", "reducer", "places", "models")}
     assert ours(ROOT / "splice.py") <= common
+    assert ours(ROOT / "text_tower.py") <= {"prumerge.tokens", "prumerge.ops"}
     assert ours(ROOT / "binding.py") == set()
     assert ours(ROOT / "layout.py") <= common
     for part in ("looking", "masks"):
