@@ -49,7 +49,7 @@ def biased(
         )
     queries = hidden.shape[1]
     keys = seen + queries if mask is None else mask.shape[-1]
-    added = pad(bias, (0, keys - bias.shape[1])).to(hidden.dtype)[:, None, None]
+    added = pad(bias, (0, keys - bias.shape[1])).to(hidden)[:, None, None]
     if mask is None:
         mask = torch.ones(queries, keys, dtype=torch.bool, device=hidden.device).tril(keys - queries)
     if mask.dtype == torch.bool:

@@ -2,17 +2,20 @@
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 import pytest
 import torch
-from builders import IMAGE, PICTURE, answer, llava, prompt, row_of, visual_tokens
+from builders import IMAGE, PICTURE, answer, llava, processor, prompt, row_of, visual_tokens
 from families import FAMILIES
+from PIL import Image
 from test_families import rows_of, tile_tokens
 from test_inside import Fourths, LaterFourths, close, logits_of, words
 from transformers import DynamicCache
 
 import prumerge
+from prumerge.answering import answer as ask_about
 from prumerge.inside import Inside
 from prumerge.splice import column_sizes, splice
 
@@ -260,6 +263,15 @@ def test_in_half_precision_and_under_autocast(llama):
     with prumerge.attach(llama, Uneven()):
         other = logits_of(llama, inputs)
     assert torch.nn.functional.cosine_similarity(other, exact, dim=-1).min() < 0.95
+
+
+def test_a_question_is_answered_with_it_too(llama):
+    picture = Image.effect_noise((80, 64), 90).convert("RGB")
+    ask = partial(ask_about, llama, processor(), picture, "w7 w8 w9", prumerge.make(Uneven()))
+    plain, found = ask(), ask(size_bias=True)
+    assert (plain.visual_tokens, found.visual_tokens) == (4, 4)
+    assert plain.answer != found.answer
+    assert not any("forward" in vars(module) for module in llama.modules())
 
 
 # where nothing changes
