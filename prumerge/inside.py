@@ -121,8 +121,8 @@ class Inside(Bound):
         modality, pictures = next(iter((kwargs.get("mm_encoder_outputs") or {}).items()), ("image", None))
         memory: Pass | None = getattr(cache, "_prumerge_inside", None)
         filled = cache is not None and cache.get_seq_length() > 0
-        if self.depths and mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
-            raise ValueError(f"{self.method} needs an attention_mask of shape [B, L], and no static cache")
+        if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
+            raise ValueError(f"{self.name} needs an attention_mask of shape [B, L], and no static cache")
         if pictures is not None and filled:
             raise ValueError(
                 "a new picture cannot join a cache that is in use; start a new cache with all pictures"

@@ -340,6 +340,17 @@ def test_a_language_model_with_sliding_windows():
         prumerge.attach(model, Uneven(), size_bias=True)
 
 
+def test_a_mask_of_another_shape(llama):
+    with torch.no_grad():
+        shorter = prumerge.reduce(llama, prompt(*ROWS), Uneven())
+    mask = shorter.pop("attention_mask").bool()[:, None, None]
+    with (
+        Inside(llama, None, torch.ones(shorter["input_ids"].shape)),
+        pytest.raises(ValueError, match=r"size_bias needs an attention_mask of shape \[B, L\]"),
+    ):
+        llama(**shorter, attention_mask=mask)
+
+
 def test_an_answer_without_a_cache(llama):
     with (
         prumerge.attach(llama, Uneven(), size_bias=True),
