@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from prumerge.pictures import show
     from prumerge.reducer import Reducer, make
     from prumerge.splice import reduce, select
+    from prumerge.text_tower import clip_relevance
     from prumerge.tokens import Reduction, VisualTokens
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ _HOMES = {
     "Reduction": "tokens",
     "VisualTokens": "tokens",
     "attach": "attachment",
+    "clip_relevance": "text_tower",
     "load": "loading",
     "make": "reducer",
     "names": "catalogue",
@@ -41,6 +43,7 @@ __all__ = [
     "Reduction",
     "VisualTokens",
     "attach",
+    "clip_relevance",
     "load",
     "make",
     "names",

@@ -14,7 +14,7 @@ from prumerge.loading import prepare
 from prumerge.models import family_of, unwrap
 from prumerge.places import split
 from prumerge.reducer import Reducer, make
-from prumerge.splice import encode, splice
+from prumerge.splice import Relevance, column_sizes, encode, splice
 from prumerge.stopwatch import Stopwatch
 
 
@@ -49,13 +49,15 @@ def answer(
     reducer: Reducer | None = None,
     *,
     max_new_tokens: int = 64,
+    relevance: Relevance | None = None,
+    size_bias: bool = False,
 ) -> Answer:
     """Answer greedily; without a reducer the model is left untouched, its own encoder included.
 
-    Several pictures are the frames of a clip.
+    Several pictures are the frames of a clip. `relevance` is that of `reduce`, `size_bias` that of `attach`.
     """
     inputs = prepare(processor, image, question).to(model.device)
-    watch = Stopwatch(model.device)
+    watch, sizes = Stopwatch(model.device), None
     if reducer is None:
         base = unwrap(model).base_model
         seen = family_of(base.config.model_type).ENCODER_INPUTS
@@ -65,16 +67,18 @@ def answer(
         prompt["mm_encoder_outputs"] = {"image": features}
         encode_ms, reduce_ms = watch.lap(), 0.0
     else:
-        tokens = encode(model, inputs, reducer, clip=not isinstance(image, Image.Image))
+        clip = not isinstance(image, Image.Image)
+        tokens = encode(model, inputs, reducer, clip=clip, relevance=relevance)
         encode_ms = watch.lap()
         method = split(reducer)[1]
         chosen = [(one, method(one)) for one in tokens]
         reduce_ms = watch.lap()
         prompt = splice(model, inputs, chosen)
         encode_ms += watch.lap()  # nearly all of it the projector
+        sizes = column_sizes(model, prompt, chosen) if size_bias else None
     ids = prompt["input_ids"]
     watch.lap()
-    with pruning(model, reducer or make("none")) as inside:
+    with pruning(model, reducer or make("none"), sizes) as inside:
         generated = model.generate(**prompt, max_new_tokens=max_new_tokens, do_sample=False, streamer=watch)
     handed = [len(one) for one in prompt["mm_encoder_outputs"]["image"].pooler_output]
     new = generated[0, ids.shape[1] :]

@@ -13,11 +13,20 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prumerge.inside import Inside, average_tokens, bound
+from prumerge.binding import Bound
+from prumerge.inside import Inside, average_tokens
 from prumerge.models import family_of, unwrap
 from prumerge.places import split
 from prumerge.reducer import Reducer, make
-from prumerge.splice import Policy, Positions, check_positions, decide, has_pictures, splice
+from prumerge.splice import (
+    Policy,
+    Positions,
+    check_positions,
+    column_sizes,
+    decide,
+    has_pictures,
+    splice,
+)
 
 
 def attach(
@@ -27,12 +36,18 @@ def attach(
     positions: Positions = "compact",
     clip: bool = False,
     separators: Policy = "keep",
+    size_bias: bool = False,
 ) -> Attachment:
     """Make `model.forward` and `model.generate` reduce the visual tokens of raw pictures.
 
     Use it as `with attach(model, "prumerge"): ...`, or call `.detach()` on what it returns; then the model is
     as before. `positions`, `clip` and `separators` are those of `reduce`. Only this instance is touched, and
     PEFT models may be wrapped before or after.
+
+    With `size_bias` the language model attends to a token in proportion to its size, the patches it stands
+    for (`Reduction.sizes`): the logarithm is added to the logits of its key in every layer, as if it stood
+    there that many times (proportional attention, section 3 of ToMe, https://arxiv.org/abs/2210.09461). Where
+    all sizes are 1 nothing changes. It needs sdpa or eager attention.
 
     `generate` returns the caller's prompt followed by the answer, and a cache that it filled may be used for
     a second turn that continues the same prompt. `forward` returns logits for the shorter prompt; the loss is
@@ -47,11 +62,13 @@ def attach(
             f"a method is attached to this model already ({inner._prumerge.reducer}); detach it first"
         )
     check_positions(positions, inner)
-    return Attachment(inner, make(reducer), positions, clip=clip, separators=separators)
+    return Attachment(inner, make(reducer), positions, clip=clip, separators=separators, size_bias=size_bias)
 
 
-class Attachment:
+class Attachment(Bound):
     """An attached method; see `attach`."""
+
+    holder = "_prumerge"
 
     def __init__(
         self,
@@ -61,23 +78,22 @@ class Attachment:
         *,
         clip: bool = False,
         separators: Policy = "keep",
+        size_bias: bool = False,
     ) -> None:
+        super().__init__()
         self.model = model
         self.reducer = reducer
         self.positions = positions
         self.clip = clip
         self.separators = separators
+        self.size_bias = size_bias
         self.tokens: list[tuple[int, int]] = []
         """Visual tokens before and after, for each picture of the latest call."""
         inside = split(reducer)[2]
         # First of all, so that what is shortened below comes to a model that prunes between its layers.
-        self.inside = None if inside is None else Inside(model, inside)
-        """What the method does between the layers of the language model."""
-        self._before = {name: getattr(model, name) for name in _METHODS if hasattr(model, name)}
-        self._own = {name: vars(model)[name] for name in _METHODS if name in vars(model)}
-        model._prumerge = self
-        for name in self._before:
-            setattr(model, name, bound(model, name, "_prumerge"))
+        self.inside = Inside(model, inside) if inside or size_bias else None
+        """What happens in the layers of the language model."""
+        self._before = self.bind(model, "forward", "generate")
 
     def __enter__(self) -> Attachment:
         return self
@@ -90,9 +106,7 @@ class Attachment:
 
         Doing it twice is harmless.
         """
-        for name in [*_METHODS, "_prumerge"]:
-            vars(self.model).pop(name, None)
-        vars(self.model).update(self._own)
+        self.unbind()
         if self.inside is not None:
             self.inside.remove()
 
@@ -101,16 +115,6 @@ class Attachment:
         """Visual tokens that a layer of the language model saw on average, for each picture of the latest
         call: what it costs."""
         return average_tokens(self.inside, [after for _, after in self.tokens])
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles as None: a model that was saved comes back without its attachment."""
-        return type(None), ()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Attachment:
-        """A copied model has an attachment of its own."""
-        memo[id(self)] = new = object.__new__(Attachment)
-        vars(new).update(copy.deepcopy(vars(self), memo))
-        return new
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         original = self._before["forward"]
@@ -156,7 +160,12 @@ class Attachment:
     def _reduced(self, inputs: dict[str, Any]) -> dict[str, Any]:
         chosen = decide(self.model, inputs, self.reducer, clip=self.clip)
         self.tokens = [(tokens.patches, len(reduction)) for tokens, reduction in chosen]
-        return splice(self.model, inputs, chosen, self.positions, separators=self.separators)
+        shorter = splice(self.model, inputs, chosen, self.positions, separators=self.separators)
+        if self.size_bias and self.inside is not None:
+            self.inside.sizes = column_sizes(
+                self.model, shorter, chosen, self.positions, separators=self.separators
+            )
+        return shorter
 
 
 @dataclass(frozen=True)
@@ -249,6 +258,3 @@ def _lengths(inputs: dict[str, Any], defaults: Any, removed: int) -> dict[str, A
             inputs["generation_config"] = config = copy.copy(config)
             setattr(config, name, max(limit - removed, 0))
     return inputs
-
-
-_METHODS = ("forward", "generate")

@@ -63,6 +63,9 @@ def answer(
     model: ModelOption = "tiny",
     reducer: ReducerOption = "prumerge",
     keep: KeepOption = None,
+    size_bias: Annotated[
+        bool, typer.Option("--size-bias", help="Attend to merged tokens in proportion to their patches.")
+    ] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Ask the untouched model as well.")] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 64,
     device: DeviceOption = "auto",
@@ -87,9 +90,18 @@ def answer(
         methods = [None, method] if compare else [method]
         if compare:  # the first call of each shape pays for memory and kernels
             for each in methods:
-                ask(loaded, processor, picture, question, each, max_new_tokens=1)
+                ask(loaded, processor, picture, question, each, max_new_tokens=1, size_bias=size_bias)
         answers = [
-            ask(loaded, processor, picture, question, each, max_new_tokens=max_new_tokens) for each in methods
+            ask(
+                loaded,
+                processor,
+                picture,
+                question,
+                each,
+                max_new_tokens=max_new_tokens,
+                size_bias=size_bias,
+            )
+            for each in methods
         ]
     if as_json:
         rows = [vars(one) for one in answers]

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prumerge.reducer import PLACES, Chain, Reducer, make
+from prumerge.tokens import VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,16 @@ class LayerReducer(Reducer):
     def at(self, stage: int, stages: int, available: int) -> Reducer:
         """What decides at a stage (0 is the first) about a picture that came with `available` tokens."""
         return self
+
+    def received(self, tokens: VisualTokens) -> Float[Tensor, "N"]:
+        """The attention that each token receives in a layer; ValueError where nobody has looked."""
+        self.need(
+            tokens.relevance is not None,
+            "the attention of a language model's layer (prumerge.attach lets it work there)",
+            instead="topk",
+        )
+        assert tokens.relevance is not None
+        return tokens.relevance
 
     def askers(self, visual: Float[Tensor, "N H"], text: Float[Tensor, "T H"]) -> Bool[Tensor, "T"] | None:
         """Which of the words after a picture ask for its tokens, chosen on their embeddings; None: only the

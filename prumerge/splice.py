@@ -5,11 +5,11 @@ Pure functions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import accumulate
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -29,6 +29,9 @@ Policy = Literal["keep", "drop", "remake"]
 """What becomes of newlines between the rows of a large picture, and of class tokens between frames: all stay,
 none, or those of rows and frames of which a token stays."""
 
+Relevance: TypeAlias = Callable[[Sequence[VisualTokens]], Sequence[Tensor]]
+"""For the pictures of a prompt, in its order: how well each patch matches the text, [N] each, 0 to 1."""
+
 VIDEOS = "pixel_values_videos"
 
 
@@ -40,6 +43,8 @@ def reduce(
     positions: Positions = "compact",
     clip: bool = False,
     separators: Policy = "keep",
+    relevance: Relevance | None = None,
+    size_bias: bool = False,
 ) -> dict[str, Any]:
     """Shorten a prompt: encode its pictures, reduce their visual tokens, drop the placeholders that are left
     over.
@@ -53,9 +58,13 @@ def reduce(
     Newlines that a family puts between tokens stay, go, or stay where a token of their row does, as
     `separators` says.
 
+    Methods that read the text compare patches with the words of the prompt by the language model's
+    embeddings, or take what `relevance` says of the pictures, such as `prumerge.clip_relevance(...)`.
+
     `positions` are counted anew without gaps ("compact"), or stay those of the places that the tokens stand
     for ("original"; "median": of the median of the places merged into a token), and tokens are read in that
-    order.
+    order. A bias on attention for the size of merged tokens (`size_bias`) is no part of a prompt: `attach`
+    has it, here it raises ValueError.
 
     Gradients follow torch's own switches, so for inference call it under `torch.no_grad()`. Beam search in
     Transformers expands `mm_encoder_outputs` in place: reduce anew for each such `generate`.
@@ -63,12 +72,23 @@ def reduce(
     Raises ValueError for unknown methods and options, a family that is not supported, and a prompt whose
     placeholders do not match its pictures.
     """
-    chosen = select(model, inputs, reducer, clip=clip)
+    if size_bias:
+        raise ValueError(
+            "size_bias works inside the language model, not by a shorter prompt: use it by "
+            f"`with prumerge.attach(model, {str(reducer)!r}, size_bias=True)` "
+            "or `prumerge answer --size-bias`"
+        )
+    chosen = select(model, inputs, reducer, clip=clip, relevance=relevance)
     return splice(model, inputs, chosen, positions, separators=separators)
 
 
 def select(
-    model: nn.Module, inputs: Mapping[str, Any], reducer: str | Reducer, *, clip: bool = False
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    reducer: str | Reducer,
+    *,
+    clip: bool = False,
+    relevance: Relevance | None = None,
 ) -> list[tuple[VisualTokens, Reduction]]:
     """The visual tokens of each picture in `inputs` and what the method decides for them; raises as `reduce`.
 
@@ -81,15 +101,21 @@ def select(
             f"{method} works inside the language model, not by a shorter prompt: use it by "
             f"`with prumerge.attach(model, {str(method)!r})` or `prumerge answer`"
         )
-    return decide(model, inputs, method, clip=clip)
+    return decide(model, inputs, method, clip=clip, relevance=relevance)
 
 
 def decide(
-    model: nn.Module, inputs: Mapping[str, Any], method: Reducer, *, clip: bool = False
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    method: Reducer,
+    *,
+    clip: bool = False,
+    relevance: Relevance | None = None,
 ) -> list[tuple[VisualTokens, Reduction]]:
     """`select` for the part of a method that works before the language model."""
     _, before, _ = split(method)
-    chosen = [(tokens, _decide(before, tokens)) for tokens in encode(model, inputs, method, clip=clip)]
+    pictures = encode(model, inputs, method, clip=clip, relevance=relevance)
+    chosen = [(tokens, _decide(before, tokens)) for tokens in pictures]
     for tokens, reduction in chosen:
         if not 0 < len(reduction) <= len(tokens):
             raise ValueError(
@@ -105,7 +131,12 @@ def _decide(method: Reducer, tokens: VisualTokens) -> Reduction:
 
 
 def encode(
-    model: nn.Module, inputs: Mapping[str, Any], method: Reducer | None = None, *, clip: bool = False
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    method: Reducer | None = None,
+    *,
+    clip: bool = False,
+    relevance: Relevance | None = None,
 ) -> list[VisualTokens]:
     """The visual tokens of each picture in `inputs`, or of each row's pictures as a clip; none if it holds no
     pictures. What `method` does inside the vision tower is done."""
@@ -123,6 +154,14 @@ def encode(
         _check_places(int(places.sum()), sum(one.placeholders for one in found), len(found), modality)
         rows = _by_row(found, places.sum(1).tolist())
         found = [VisualTokens.from_frames(frames) for frames in rows if frames]
+    if relevance is not None:
+        scores = relevance(found)
+        if [len(each) for each in scores] != [len(one) for one in found]:
+            raise ValueError(
+                f"relevance gives {[len(each) for each in scores]} scores for pictures of "
+                f"{[len(one) for one in found]} visual tokens; it must give one for each"
+            )
+        found = [replace(one, relevance=each) for one, each in zip(found, scores, strict=True)]
     return ask(model, inputs, found)
 
 
@@ -203,7 +242,9 @@ def splice(
     inner = unwrap(model)
     family, base = family_of(inner.config.model_type), inner.base_model
     rest = {name: value for name, value in inputs.items() if name not in family.ENCODER_INPUTS}
-    features, kept, standing = zip(*(_in_order(*one, positions, separators) for one in chosen), strict=True)
+    readings = [_reading(*one, positions, separators) for one in chosen]
+    kept, standing = ([getattr(one, name) for one in readings] for name in ("kept", "standing"))
+    features = [one.features(*each) for one, each in zip(readings, chosen, strict=True)]
     offsets = [0, *accumulate(tokens.placeholders for tokens, _ in chosen)]
     at = torch.cat([first + places for first, places in zip(offsets, standing, strict=False)])
     shorter, order = _shorten(
@@ -219,8 +260,34 @@ def splice(
         left = _Left(rest["input_ids"] == _placeholder(inner.config, modality), torch.cat(kept), at, order)
         shorter["position_ids"] = left.pick(own(base, inputs), shorter["attention_mask"])
     deliver = optional(family, "deliver") or as_list
-    deliver(base, shorter, family.project(base, list(features)), modality)
+    deliver(base, shorter, family.project(base, features), modality)
     return shorter
+
+
+def column_sizes(
+    model: nn.Module,
+    shorter: Mapping[str, Any],
+    chosen: Sequence[tuple[VisualTokens, Reduction]],
+    positions: Positions = "compact",
+    *,
+    separators: Policy = "keep",
+) -> Float[Tensor, "B L"]:
+    """How many patches each column of the prompt that `splice` made stands for (`Reduction.sizes`); words,
+    padding and separators count as one. On the CPU.
+
+    Raises ValueError for models that are handed embeddings instead of a prompt.
+    """
+    config, ids = unwrap(model).config, shorter["input_ids"].cpu()
+    names = ("image_token_id", "video_token_id")
+    placeholders = torch.tensor([getattr(config, name, None) or -1 for name in names])
+    sizes, at = torch.ones(ids.shape), torch.isin(ids, placeholders)
+    own = [_reading(*one, positions, separators).sizes(*one) for one in chosen]
+    if int(at.sum()) != sum(map(len, own)):
+        raise ValueError(
+            f"models of type {config.model_type!r} are handed embeddings, in which sizes have no place; "
+            "leave out size_bias"
+        )
+    return sizes.masked_scatter(at, torch.cat([*own, sizes[0, :0]]))
 
 
 def check_positions(positions: str, model: nn.Module) -> None:
@@ -256,25 +323,52 @@ def has_pictures(inputs: Mapping[str, Any]) -> bool:
     return modality_of(inputs) is not None
 
 
-def _in_order(
+@dataclass(frozen=True)
+class _Reading:
+    """How the language model reads one picture: T tokens and separators that are left, in which order."""
+
+    kept: Bool[Tensor, "P"]
+    """Which of its placeholders stay for that."""
+    standing: Int[Tensor, "T"]
+    """Which placeholder each stands for."""
+    order: Int[Tensor, "T"] | None = None
+    """Of tokens, and after them separators; None: as they come."""
+    between: Bool[Tensor, "L"] | None = None
+    """Which separators stay; None: there are none."""
+
+    def features(self, tokens: VisualTokens, reduction: Reduction) -> Float[Tensor, "T C"]:
+        """What is read."""
+        features = reduction.apply(tokens)
+        if self.between is not None and tokens.separators is not None:
+            features = torch.cat([features, tokens.separators.features[self.between.to(features.device)]])
+        return features if self.order is None else features[self.order.to(features.device)]
+
+    def sizes(self, tokens: VisualTokens, reduction: Reduction) -> Float[Tensor, "T"]:
+        """How many patches each stands for; separators count as one. On the CPU."""
+        sizes = tokens.whole(reduction).sizes().cpu()
+        sizes = torch.cat([sizes, torch.ones(len(self.standing) - len(sizes))])
+        return sizes if self.order is None else sizes[self.order.cpu()]
+
+
+def _reading(
     tokens: VisualTokens, reduction: Reduction, positions: Positions, separators: Policy
-) -> tuple[Float[Tensor, "T C"], Bool[Tensor, "P"], Int[Tensor, "T"]]:
-    """What the language model reads of one picture, which of its placeholders stay for that, and which
-    placeholder each stands for."""
-    standing, between = _places(tokens, reduction, positions), tokens.separators
+) -> _Reading:
+    """Of one picture."""
+    standing, between, stays = _places(tokens, reduction, positions), tokens.separators, None
     if tokens.placed is None:  # any placeholders do, so the first ones
-        if positions != "compact":
-            standing, order = standing.sort(stable=True)
-            reduction = reduction.rows(order)
-        return reduction.apply(tokens), torch.arange(tokens.placeholders) < len(reduction), standing
-    features, standing = reduction.apply(tokens), standing.cpu()
+        kept = torch.arange(tokens.placeholders) < len(reduction)
+        return (
+            _Reading(kept, standing)
+            if positions == "compact"
+            else _Reading(kept, *standing.sort(stable=True))
+        )
+    standing = standing.cpu()
     if between is not None:
         stays = torch.full((len(between.at),), separators == "keep")
         if separators == "remake":
             rows = between.of[reduction.index.cpu()]
             stays[rows[rows >= 0]] = True
         standing = torch.cat([standing, between.at[stays]])
-        features = torch.cat([features, between.features[stays.to(features.device)]])
     standing, order = standing.sort(stable=True)
     kept = torch.zeros(tokens.placeholders, dtype=torch.bool)
     kept[standing] = True
@@ -283,7 +377,7 @@ def _in_order(
         nearest = int(torch.searchsorted(free, place).clamp(max=len(free) - 1))
         kept[free[nearest]] = True
         free = torch.cat([free[:nearest], free[nearest + 1 :]])
-    return features[order.to(features.device)], kept, standing
+    return _Reading(kept, standing, order, stays)
 
 
 def _places(tokens: VisualTokens, reduction: Reduction, positions: Positions) -> Int[Tensor, "M"]:

@@ -89,7 +89,6 @@ def merged(tokens: VisualTokens, first: Reduction) -> VisualTokens:
     size = len(tokens) // tokens.grid[0]
     new = torch.bincount(first.index // size, minlength=tokens.grid[0])
     shown = new.nonzero()[:, 0]
-    weights = first.matrix(len(tokens))
     per_frame = tokens.class_key is not None and tokens.class_key.ndim == 2
     queries = tokens.queries[shown] if per_frame else tokens.queries
 
@@ -112,7 +111,7 @@ def merged(tokens: VisualTokens, first: Reduction) -> VisualTokens:
         elsewhere=elsewhere if tokens.elsewhere else None,
         grid=(1, 1, len(first)),
         tiles=tuple((1, count) for count in new.tolist() if count),
-        sizes=None if tokens.sizes is None else (weights != 0).to(tokens.sizes) @ tokens.sizes,
+        sizes=None if tokens.sizes is None else first.sizes(tokens.sizes),
         merged=None,
         placed=None,
         separators=None,

@@ -58,8 +58,8 @@ class VisualTokens:
     """The language model's embeddings of the words around the picture, looked up when a method asks."""
 
     sizes: Float[Tensor, "N"] | None = None
-    """How many patches each token holds, once some were merged: attention gets the logarithm on its logits
-    (proportional attention, ToMe 3)."""
+    """How many patches each token holds, once some were merged (`Reduction.sizes`): attention gets the
+    logarithm on its logits (proportional attention, ToMe 3)."""
 
     merged: Merged | None = None
     """Where the vision tower merged patches on its way: what became of the picture's own grid."""
@@ -306,14 +306,9 @@ class VisualTokens:
         other layers too; a token's size counts the patches in it, and of several frames' class tokens the
         mean is left.
         """
-        sizes = self.sizes
-        if reduction.weights is not None:
-            each = torch.ones_like(reduction.weights[0])
-            if sizes is not None:
-                each[: len(self)] = sizes
-            sizes = (reduction.weights != 0).to(each.dtype) @ each
-        elif sizes is not None:
-            sizes = sizes[reduction.index]
+        sizes = None
+        if self.sizes is not None or reduction.weights is not None:
+            sizes = reduction.sizes(self.sizes)
 
         def elsewhere(layer: Layer) -> Scores:
             other = self.scored_by(layer).reduced(reduction)
@@ -389,6 +384,24 @@ class Reduction:
         elif extra and of_class is not None:
             values = torch.cat([values, of_class.expand(extra, -1)])
         return (weights @ values.to(weights.dtype)).to(values.dtype)
+
+    def sizes(self, held: Float[Tensor, "N"] | None = None) -> Float[Tensor, "M"]:
+        """How many patches each token stands for, float32, without gradients; `held` says how many each of
+        the N did before (none: one).
+
+        A token that was only pruned stands for itself. A patch with a weight in several tokens is divided
+        among them in proportion to it, so that no patch counts twice: where each goes into one token alone
+        (ToMe, pooling) sizes are the numbers of patches in them. A class token counts as one.
+        """
+        if self.weights is None:
+            each = torch.ones(len(self), device=self.index.device)
+            return each if held is None else held.float()[self.index]
+        shares = self.weights.detach().float().abs()
+        shares = shares / shares.sum(0).clamp_min(torch.finfo(shares.dtype).tiny)
+        each = torch.ones_like(shares[0])
+        if held is not None:
+            each[: len(held)] = held
+        return shares @ each
 
     def rows(self, order: Int[Tensor, "M"]) -> Reduction:
         """The same tokens in another order."""

@@ -56,6 +56,18 @@ def test_answer_as_json_counts_tokens_and_times_stages(run):
     assert row["prefill_ms"] > 0
 
 
+def test_answer_attends_in_proportion_to_sizes(run, monkeypatch):
+    from prumerge import answering
+
+    sizes, real = [], answering.column_sizes
+    monkeypatch.setattr(answering, "column_sizes", lambda *given: sizes.append(real(*given)) or sizes[-1])
+    arguments = ("answer", SAMPLE, "is there a star?", "--reducer", "pool", "--keep", "36", "--json")
+    assert run(*arguments)[0] == 0
+    assert sizes == []
+    assert run(*arguments, "--size-bias")[0] == 0
+    assert sizes[0].unique(return_counts=True)[1].tolist()[1] == 36  # of 16 patches each
+
+
 def test_compare_puts_the_untouched_model_beside_the_reduced_one(run):
     _, out, _ = run("answer", SAMPLE, "is there a star?", "--compare", "--json")
     untouched, reduced = json.loads(out)

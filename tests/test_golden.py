@@ -10,7 +10,7 @@ import prumerge
 from prumerge import ops
 
 SCENES = sorted((Path(__file__).parents[2] / "shared" / "golden").glob("*.safetensors"))
-pytestmark = pytest.mark.skipif(not SCENES, reason="no recorded outputs in ../shared/golden")
+pytestmark = pytest.mark.skipif(not SCENES, reason="no recorded outputs beside the repository")
 
 OFFICIAL = {
     "prumerge": "prumerge_adaptive",
@@ -22,6 +22,8 @@ OFFICIAL = {
     "vispruner:keep=64": "vispruner_64_r50",
     "scope:keep=64": "scope_64",
 }
+INPUTS = {"features", "queries", "keys", "cdpruner_image_embeds", "cdpruner_text_embeds"}
+TOME = {"tome_r64_tokens", "tome_r64_size"}
 
 
 @pytest.fixture(params=SCENES, ids=lambda path: path.stem)
@@ -29,18 +31,27 @@ def scene(request):
     """The recorded tensors, and the visual tokens that went in."""
     with safe_open(request.param, "pt") as recorded:
         tensors = {name: recorded.get_tensor(name) for name in recorded.keys()}  # noqa: SIM118
-        heads, grid = recorded.metadata()["heads"], recorded.metadata()["grid"]
+        told = recorded.metadata()
     tokens = prumerge.VisualTokens.from_class_sequence(
         tensors["features"],
         tensors["queries"],
         tensors["keys"],
-        heads=int(heads),
-        grid=[int(side) for side in grid.split("x")],
+        heads=int(told.pop("heads")),
+        grid=[int(side) for side in told.pop("grid").split("x")],
         relevance=ops.relevance(
             tensors["cdpruner_image_embeds"][0], tensors["cdpruner_text_embeds"], inverted=True
         ),
     )
-    return tensors, tokens
+    return {**tensors, **{name: torch.tensor(int(value)) for name, value in told.items()}}, tokens
+
+
+def test_everything_recorded_is_compared(scene):
+    assert set(scene[0]) == {*INPUTS, *OFFICIAL.values(), *TOME, "iqr_outliers"}
+
+
+def test_as_many_outliers(scene):
+    tensors, tokens = scene
+    assert ops.outliers(tokens.attention(split_heads=False)).sum() == tensors["iqr_outliers"]
 
 
 @pytest.mark.parametrize("spec", OFFICIAL)

@@ -30,6 +30,11 @@ CORE = (
     "temporal",
     "vision",
     "splice",
+    "text_tower",
+    "binding",
+    "layout",
+    "looking",
+    "masks",
     "inside",
     "attachment",
 )
@@ -110,8 +115,14 @@ def test_reducers_stand_on_tokens_and_operations():
 def test_splicing_reaches_methods_and_families_by_name_only():
     common = {f"prumerge.{name}" for name in ("tokens", "ops", "reducer", "places", "models")}
     assert ours(ROOT / "splice.py") <= common
-    assert ours(ROOT / "inside.py") <= common
-    assert ours(ROOT / "attachment.py") <= common | {"prumerge.splice", "prumerge.inside"}
+    assert ours(ROOT / "text_tower.py") <= {"prumerge.tokens", "prumerge.ops"}
+    assert ours(ROOT / "binding.py") == set()
+    assert ours(ROOT / "layout.py") <= common
+    for part in ("looking", "masks"):
+        assert ours(ROOT / f"{part}.py") <= {"prumerge.layout"}
+    parts = {f"prumerge.{name}" for name in ("binding", "layout", "looking", "masks")}
+    assert ours(ROOT / "inside.py") <= common | parts
+    assert ours(ROOT / "attachment.py") <= common | {f"prumerge.{x}" for x in ("binding", "splice", "inside")}
 
 
 @pytest.mark.parametrize("path", [*(ROOT / f"{name}.py" for name in CORE), *METHODS, *FAMILIES], ids=named)

@@ -17,9 +17,9 @@ class CDPruner(FrameByFrame):
 
     The kernel is the cosine of two tokens' embeddings behind the projector, weighted by how well both match
     the text; greedy maximum-a-posteriori inference adds the token with the largest gain in log-determinant.
-    The relevance is `VisualTokens.relevance` where it is given (the paper's is that of CLIP's two towers:
-    `ops.relevance` with `inverted=True`), or else the cosine with the language model's embeddings of
-    the words. Official code: https://github.com/Theia-4869/CDPruner.
+    The paper's relevance is that of CLIP's two towers, `relevance=prumerge.clip_relevance(...)`; where none
+    is given, the cosine with the language model's embeddings of the words. Official code:
+    https://github.com/Theia-4869/CDPruner.
     """
 
     paper = "https://arxiv.org/abs/2506.10967"

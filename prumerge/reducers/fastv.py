@@ -32,5 +32,4 @@ class FastV(LayerReducer):
         return (self.layer,)
 
     def __call__(self, tokens: VisualTokens) -> Reduction:
-        assert tokens.relevance is not None
-        return Reduction(ops.top(tokens.relevance, self.count(len(tokens))).sort().values)
+        return Reduction(ops.top(self.received(tokens), self.count(len(tokens))).sort().values)

@@ -54,6 +54,5 @@ class PyramidDrop(LayerReducer):
         return replace(self, keep=max(1, math.floor(share * available + 1e-6)), ratio=0.5)
 
     def __call__(self, tokens: VisualTokens) -> Reduction:
-        assert tokens.relevance is not None
         method = self if self.keep is not None else self.at(0, 1, len(tokens))
-        return Reduction(ops.top(tokens.relevance, method.count(len(tokens))).sort().values)
+        return Reduction(ops.top(self.received(tokens), method.count(len(tokens))).sort().values)

@@ -78,9 +78,8 @@ class SparseVLM(LayerReducer):
         return match >= match.mean()
 
     def __call__(self, tokens: VisualTokens) -> Reduction:
-        assert tokens.relevance is not None
         count = self.count(len(tokens))
-        ranked = ops.top(tokens.relevance, len(tokens))
+        ranked = ops.top(self.received(tokens), len(tokens))
         kept, dropped = ranked[:count].sort().values, ranked[count:]
         recycled = dropped[: int(len(dropped) * self.recycle) + 1]
         if not (self.recycle and len(recycled)):

@@ -15,8 +15,8 @@ class Trim(Reducer):
 
     Without `keep` the outliers by the IQR rule among softmax(sharpness * relevance), in spatial order; the
     mean of the rest is one token more, the last (as in the official code,
-    https://github.com/FreedomIntelligence/TRIM). Relevance is `VisualTokens.relevance` where it is given (the
-    paper's is that of CLIP's two towers: `ops.relevance` with `inverted=True`), or else the cosine with the
+    https://github.com/FreedomIntelligence/TRIM). The paper's relevance is that of
+    CLIP's two towers, `relevance=prumerge.clip_relevance(...)`; where none is given, the cosine with the
     language model's embeddings of the words.
     """
 
