@@ -8,6 +8,8 @@ import transformers as hf
 from builders import BOS, IMAGE, PAD, VOCABULARY, text_config, vision_config
 
 from prumerge.architectures import (
+    LlavaPhiConfig,
+    LlavaPhiForConditionalGeneration,
     MobileVLMConfig,
     MobileVLMForConditionalGeneration,
     MoELlavaConfig,
@@ -625,6 +627,31 @@ class InstructBlip(Blip2):
         }
 
 
+class LlavaPhi(Family):
+    name = "llava_phi"
+    kind = LlavaPhiForConditionalGeneration
+
+    def config(self):
+        parts = {"vision_config": vision_config(), "text_config": phi()}
+        return LlavaPhiConfig(**parts, image_token_index=IMAGE, image_seq_length=16)
+
+
+def phi(**more):
+    return hf.PhiConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        vocab_size=VOCABULARY,
+        max_position_embeddings=256,
+        pad_token_id=PAD,
+        bos_token_id=BOS,
+        eos_token_id=None,
+        initializer_range=0.3,
+        **more,
+    )
+
+
 class MobileVLM(Family):
     """LDPv2, which has the whole layout; the first LDP derives from it."""
 
@@ -660,20 +687,7 @@ class TinyGPTV(Blip2):
 
     def config(self):
         parts = self.parts(hf.Blip2VisionConfig, hf.Blip2QFormerConfig)
-        parts["text_config"] = hf.PhiConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            vocab_size=VOCABULARY,
-            max_position_embeddings=256,
-            qk_layernorm=True,
-            pad_token_id=PAD,
-            bos_token_id=BOS,
-            eos_token_id=None,
-            initializer_range=0.3,
-        )
-        return TinyGPTVConfig(**parts, projector_size=64)
+        return TinyGPTVConfig(**{**parts, "text_config": phi(qk_layernorm=True)}, projector_size=64)
 
 
 FAMILIES = {
@@ -681,7 +695,7 @@ FAMILIES = {
     for kind in (
         Llava, VipLlava, LlavaNext, LlavaNextVideo, LlavaOnevision, OnevisionShrunk, OnevisionTogether,
         VideoLlava, Qwen2VL, Qwen25VL, Qwen3VL, InternVL, Idefics3, SmolVLM, Gemma3, PaliGemma, Mistral3,
-        Blip2, InstructBlip, Idefics2, MobileVLM, MobileVLM1, MoELlava, TinyGPTV,
+        Blip2, InstructBlip, Idefics2, LlavaPhi, MobileVLM, MobileVLM1, MoELlava, TinyGPTV,
     )
 }  # fmt: skip
 

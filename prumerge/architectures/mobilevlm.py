@@ -1,15 +1,16 @@
-"""MobileVLM (arXiv 2312.16886) and MobileVLM V2 (2402.03766): LLaVA whose projector makes a quarter of the tokens.
+"""MobileVLM (arXiv 2312.16886) and MobileVLM V2 (2402.03766): LLaVA whose projector leaves a quarter of the
+tokens.
 
-Written from the papers and from the names in published checkpoints. Both projectors begin with LLaVA's MLP. The
-first (LDP) goes on with two depthwise separable convolutions, the second of which has stride 2; the second
-(LDPv2) averages 2 x 2 tokens and adds a depthwise convolution for their places. 24 x 24 patches become 12 x 12.
+Written from the papers and from the names in published checkpoints. Both projectors begin with LLaVA's MLP.
+The first (LDP) goes on with two depthwise separable convolutions, one of stride 2; the second
+(LDPv2) averages 2 x 2 tokens and adds a depthwise convolution for their places. 24 x 24 patches become
+12 x 12.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from huggingface_hub.dataclasses import strict
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -83,7 +84,9 @@ class MobileVLMForConditionalGeneration(LlavaForConditionalGeneration):
         super().__init__(config)
         vision = config.vision_config
         if vision.image_size // vision.patch_size % 2:
-            raise ValueError("MobileVLM makes one token of 2 x 2 patches: a picture needs an even number a side")
+            raise ValueError(
+                "MobileVLM makes one token of 2 x 2 patches: a picture needs an even number a side"
+            )
         self.model.multi_modal_projector = LDPProjector(config)
         self.post_init()
 

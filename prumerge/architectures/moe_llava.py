@@ -1,8 +1,9 @@
 """MoE-LLaVA (arXiv 2401.15947): LLaVA where some layers of the language model have several MLPs and a gate.
 
 Each token goes through the `top_k` experts that its gate prefers, weighted by their probabilities, which for
-`top_k > 1` are made to sum to 1. The published code's gate has a capacity for each expert, over which it drops
-tokens, and draws the second expert with noise; here every token gets its experts, without noise.
+`top_k > 1` are made to sum to 1. The published code's gate (DeepSpeed's) has a capacity for each expert, over
+which it drops tokens, and draws the second expert with noise; here every token gets its experts, without
+noise.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ class MoELlavaConfig(LlavaConfig):
     model_type = "moe_llava"
 
     experts: dict | None = None
-    """The number of experts of each layer that has them, by the layer's number (as text, since JSON has no other
-    keys)."""
+    """How many experts each layer has that has any, by its number (as text: JSON has no other keys)."""
     top_k: int = 2
 
 

@@ -1,7 +1,7 @@
 """TinyGPT-V (arXiv 2312.16862): BLIP-2's EVA tower and Q-Former, two linear layers, and Phi-2.
 
-Its Phi-2 has layer norms on queries and keys (`qk_layernorm`, which Transformers knows) and an RMS norm on what
-attention adds, which Transformers does not.
+Its Phi-2 has layer norms on queries and keys (`qk_layernorm`, which Transformers knows) and an RMS norm on
+what attention adds, which Transformers does not.
 """
 
 from __future__ import annotations

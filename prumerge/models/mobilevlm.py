@@ -19,7 +19,7 @@ ENCODER_INPUTS = ("pixel_values", *LLAVA_INPUTS)
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
-    """What the projector makes of each picture; keys of a token are the mean of those of its 2 x 2 patches."""
+    """What the projector makes of each picture; a token has the mean of the keys of its 2 x 2 patches."""
     encoded = run_tower(base.vision_tower, base.config, inputs, inputs["pixel_values"])
     projected = base.multi_modal_projector(encoded.features[:, encoded.first :])
     length = side(base.config)
