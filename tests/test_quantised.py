@@ -1,6 +1,7 @@
 """Quantised language models: the tower stays as it is, so the same tokens are kept, and logits hardly move.
 
-With torchao, and with bitsandbytes where it is installed (125 MB, which the development tools do not bring).
+With torch's own eight bits everywhere, with torchao and bitsandbytes where they are installed: the development
+tools bring neither, since either is loaded by whatever loads Transformers.
 """
 
 import copy
@@ -9,7 +10,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 from builders import PICTURE, answer, llava, processor, prompt
-from torchao.quantization import Int8WeightOnlyConfig, quantize_
+from torch import nn
 from transformers import BitsAndBytesConfig
 
 import prumerge
@@ -17,7 +18,18 @@ import prumerge
 KEEP = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
 
 
+def by_torch(model, _):
+    from torch.ao.quantization import quantize_dynamic
+
+    quantised = copy.deepcopy(model)
+    layers = quantize_dynamic(quantised.model.language_model, {nn.Linear}, dtype=torch.qint8)
+    quantised.model.language_model = layers
+    return quantised
+
+
 def by_torchao(model, _):
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
     quantised = copy.deepcopy(model)
     quantize_(quantised.model.language_model, Int8WeightOnlyConfig())
     return quantised
@@ -31,22 +43,25 @@ def by_bitsandbytes(model, folder):
     return prumerge.load(str(folder), **options)[0]
 
 
-@pytest.mark.parametrize("quantise", [by_torchao, *([by_bitsandbytes] if find_spec("bitsandbytes") else [])])
-def test_an_eight_bit_language_model_keeps_the_same_tokens(tmp_path, quantise):
+WAYS = {"torch": by_torch, "torchao": by_torchao, "bitsandbytes": by_bitsandbytes}
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated", "ignore:torch.quantize_per_tensor")
+@pytest.mark.parametrize("way", [way for way in WAYS if find_spec(way)])
+def test_an_eight_bit_language_model_keeps_the_same_tokens(tmp_path, way):
     model, inputs = llava(), prompt([5, PICTURE, 6, 7], [8, PICTURE, PICTURE, 9])
-    quantised = quantise(model, tmp_path)
+    quantised = WAYS[way](model, tmp_path)
     first, ours = (one.model.language_model.layers[0].mlp.up_proj.weight for one in (model, quantised))
     assert type(ours) is not type(first)
     for name, weight in model.model.vision_tower.named_parameters():
         assert torch.equal(quantised.model.vision_tower.get_parameter(name), weight)
-    for (_, ours), (_, same) in zip(
-        *(prumerge.select(one, inputs, "prumerge") for one in (quantised, model)), strict=True
-    ):
+    chosen = (prumerge.select(one, inputs, "prumerge") for one in (quantised, model))
+    for (_, ours), (_, same) in zip(*chosen, strict=True):
         assert torch.equal(ours.index, same.index)
         assert torch.equal(ours.weights, same.weights)
     with torch.no_grad():
-        expected, found = (
-            one(**prumerge.reduce(one, inputs, "prumerge")).logits for one in (model, quantised)
+        found, expected = (
+            one(**prumerge.reduce(one, inputs, "prumerge")).logits for one in (quantised, model)
         )
-    assert 0 < (found - expected).norm() / expected.norm() < 0.05
+    assert 0 < (found - expected).norm() / expected.norm() < 0.1
     assert answer(quantised, prumerge.reduce(quantised, inputs, "prumerge")).shape == (2, 6)
