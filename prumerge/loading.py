@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging
 
 from prumerge.models import check_sees
+from prumerge.processors import processor_of
 from prumerge.published import find, open_folder
 
 SMALLEST_SIDE, MOST_PIXELS = 14, 100_000_000
@@ -52,10 +53,12 @@ def load(name: str = "tiny", **options: Any) -> tuple[Any, Any]:
     check_sees(config)
     with _quiet(bars=not is_tiny):
         try:
-            processor = AutoProcessor.from_pretrained(name)
+            processor = processor_of(name, config)
             model = AutoModelForImageTextToText.from_pretrained(name, **{"dtype": "auto", **options})
         except (OSError, ValueError) as error:
             raise ValueError(f"the checkpoint {name!r} is not complete: {_first_line(error)}") from error
+        except ImportError as error:
+            raise ValueError(f"to load {name!r} a package is missing: {_first_line(error)}") from error
     processor.tokenizer.padding_side = "left"
     return model.eval(), processor
 

@@ -1,7 +1,7 @@
 """Quantised language models: the tower stays as it is, so the same tokens are kept, and logits hardly move.
 
-With torch's own eight bits everywhere, with torchao and bitsandbytes where they are installed: the development
-tools bring neither, since either is loaded by whatever loads Transformers.
+With torch's own eight bits everywhere, with torchao and bitsandbytes where they are installed: the tools for
+development bring neither, since Transformers loads torchao wherever it finds it.
 """
 
 import copy

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import no_type_check
+
 from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 
+@no_type_check  # its fields are checked by `strict`
 @strict
 class LlavaPhiConfig(LlavaConfig):
     """LLaVA's."""

@@ -9,7 +9,7 @@ The first (LDP) goes on with two depthwise separable convolutions, one of stride
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, no_type_check
 
 from huggingface_hub.dataclasses import strict
 from jaxtyping import Float
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 
+@no_type_check  # its fields are checked by `strict`
 @strict
 class MobileVLMConfig(LlavaConfig):
     """LLaVA's, and which projector."""

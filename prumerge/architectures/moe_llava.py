@@ -9,6 +9,7 @@ noise.
 from __future__ import annotations
 
 import copy
+from typing import no_type_check
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 
+@no_type_check  # its fields are checked by `strict`
 @strict
 class MoELlavaConfig(LlavaConfig):
     """LLaVA's, and the experts."""

@@ -6,12 +6,15 @@ what attention adds, which Transformers does not.
 
 from __future__ import annotations
 
+from typing import no_type_check
+
 from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 
+@no_type_check  # its fields are checked by `strict`
 @strict
 class TinyGPTVConfig(Blip2Config):
     """BLIP-2's, and the width between the two linear layers."""
