@@ -12,10 +12,12 @@ from torch import nn
 from transformers import (
     LlamaConfig,
     LlavaForConditionalGeneration,
+    MistralConfig,
     PhiConfig,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    StableLmConfig,
 )
 
 import prumerge
@@ -75,7 +77,9 @@ def published(kind, layout, tower="clip"):
         architecture = {
             PhiConfig: "LlavaPhiForCausalLM",
             Qwen2Config: "LlavaQwen2ForCausalLM",
-            LlamaConfig: "MobileLlamaForCausalLM",
+            LlamaConfig: "LlavaLlamaForCausalLM",
+            MistralConfig: "LlavaMistralForCausalLM",
+            StableLmConfig: "LlavaStablelmForCausalLM",
         }[kind]
         told |= language.to_dict() | {"architectures": [architecture], "model_type": "llava_other"}
         told |= {"mm_vision_tower": "some/tower", "mm_projector_type": "mlp2x_gelu"}
@@ -87,7 +91,7 @@ def published(kind, layout, tower="clip"):
 
 
 @pytest.mark.parametrize("layout", ["original", "factory"])
-@pytest.mark.parametrize("kind", [PhiConfig, Qwen2Config], ids=["phi", "qwen2"])
+@pytest.mark.parametrize("kind", [LlamaConfig, MistralConfig, PhiConfig, Qwen2Config, StableLmConfig])
 def test_a_published_checkpoint_is_the_same_model(tmp_path, kind, layout):
     model, config, weights = published(kind, layout)
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -351,6 +355,10 @@ def test_what_is_not_read_is_refused(tmp_path):
         read(tmp_path)
     with pytest.raises(ValueError, match="a projector of type 'linear' is not read"):
         from_weights({**config, "mm_projector_type": "linear"}, weights)
+    with pytest.raises(
+        ValueError, match="the language model of 'LlavaMptForCausalLM' is not read"
+    ):
+        from_weights({**config, "architectures": ["LlavaMptForCausalLM"]}, weights)
     without = {name: weight for name, weight in weights.items() if "vision_tower" not in name}
     with pytest.raises(ValueError, match="holds no vision tower"):
         from_weights(config, without)

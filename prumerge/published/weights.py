@@ -25,7 +25,7 @@ from prumerge.architectures import (
 from prumerge.published.names import renamed
 
 # Which language model an architecture of the original layout holds, by the word in its name.
-_LANGUAGE = {"Phi": "phi", "Qwen": "qwen2", "Stable": "stablelm", "Mistral": "mistral"}
+_LANGUAGE = {"Llama": "llama", "Mistral": "mistral", "Phi": "phi", "Qwen": "qwen2", "Stable": "stablelm"}
 _PROJECTORS = ("mlp2x_gelu", "ldpnet", "ldpnetv2")
 _EXPERT = re.compile(r"model\.language_model\.layers\.(\d+)\.mlp\.experts\.\d+\.(?:fc1|gate_proj)\.weight$")
 
@@ -112,7 +112,11 @@ def _text_config(config: Mapping[str, Any]) -> Any:
     if "text_config" in config:
         return AutoConfig.for_model(**config["text_config"])
     architecture = (config.get("architectures") or [""])[0]
-    kind = next((kind for word, kind in _LANGUAGE.items() if word in architecture), "llama")
+    kind = next((kind for word, kind in _LANGUAGE.items() if word in architecture), None)
+    if kind is None:
+        raise ValueError(
+            f"the language model of {architecture!r} is not read; there are: {', '.join(_LANGUAGE.values())}"
+        )
     return AutoConfig.for_model(
         kind, **{name: value for name, value in config.items() if name != "model_type"}
     )
