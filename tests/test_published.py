@@ -355,9 +355,7 @@ def test_what_is_not_read_is_refused(tmp_path):
         read(tmp_path)
     with pytest.raises(ValueError, match="a projector of type 'linear' is not read"):
         from_weights({**config, "mm_projector_type": "linear"}, weights)
-    with pytest.raises(
-        ValueError, match="the language model of 'LlavaMptForCausalLM' is not read"
-    ):
+    with pytest.raises(ValueError, match="the language model of 'LlavaMptForCausalLM' is not read"):
         from_weights({**config, "architectures": ["LlavaMptForCausalLM"]}, weights)
     without = {name: weight for name, weight in weights.items() if "vision_tower" not in name}
     with pytest.raises(ValueError, match="holds no vision tower"):
