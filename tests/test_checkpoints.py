@@ -157,7 +157,8 @@ def test_every_family_has_a_checkpoint():
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # PaliGemma's processor
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_a_checkpoint_answers_about_a_picture(tmp_path, name):
-    FAMILIES[name].model().save_pretrained(tmp_path)
+    original = FAMILIES[name].model()
+    original.save_pretrained(tmp_path)
     PROCESSORS[name]().save_pretrained(tmp_path)
     model, processor = prumerge.load(str(tmp_path))
     picture = Image.effect_noise((80, 60), 90).convert("RGB")
@@ -165,7 +166,8 @@ def test_a_checkpoint_answers_about_a_picture(tmp_path, name):
         answer(model, processor, picture, "w5 w7", method and prumerge.make(method), max_new_tokens=3)
         for method in (None, "none", "topk:keep=3")
     )
-    assert untouched.answer == kept.answer
+    before = answer(original, processor, picture, "w5 w7", max_new_tokens=3)
+    assert untouched.answer == before.answer == kept.answer
     assert untouched.visual_tokens == kept.visual_tokens > reduced.visual_tokens
     gone = untouched.visual_tokens - reduced.visual_tokens
     assert untouched.prompt_tokens - reduced.prompt_tokens == gone

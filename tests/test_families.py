@@ -298,6 +298,13 @@ def test_merging_inside_a_tower_is_refused_where_it_is_not_supported(name):
         prumerge.reduce(family.model(), family.prompt(*rows_of(family)), "tome:r=1")
 
 
+@pytest.mark.parametrize("name", ["LlavaPhi", "MoELlava"])
+def test_merging_inside_a_tower_works_with_any_language_model(name):
+    family = FAMILIES[name]
+    chosen = prumerge.select(family.model(), family.prompt(*rows_of(family)), "tome:r=2")
+    assert all(len(tokens) < tokens.patches == 16 for tokens, _ in chosen)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_pruning_inside_the_language_model_works_or_is_refused(name):
     family = FAMILIES[name]
