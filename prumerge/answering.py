@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from PIL import Image
 
 from prumerge.inside import average_tokens, pruning
 from prumerge.loading import prepare
-from prumerge.models import family_of, unwrap
+from prumerge.models import family_of, optional, unwrap
 from prumerge.places import split
 from prumerge.reducer import Reducer, make
 from prumerge.splice import Relevance, column_sizes, encode, splice
@@ -59,12 +60,7 @@ def answer(
     inputs = prepare(processor, image, question).to(model.device)
     watch, sizes = Stopwatch(model.device), None
     if reducer is None:
-        base = unwrap(model).base_model
-        seen = family_of(base.config.model_type).ENCODER_INPUTS
-        pixels = {name: value for name, value in inputs.items() if name in seen}
-        features = base.get_image_features(**pixels, return_dict=True)
-        prompt = {name: value for name, value in inputs.items() if name not in seen}
-        prompt["mm_encoder_outputs"] = {"image": features}
+        prompt = _encoded(model, inputs)
         encode_ms, reduce_ms = watch.lap(), 0.0
     else:
         clip = not isinstance(image, Image.Image)
@@ -80,13 +76,14 @@ def answer(
     watch.lap()
     with pruning(model, reducer or make("none"), sizes) as inside:
         generated = model.generate(**prompt, max_new_tokens=max_new_tokens, do_sample=False, streamer=watch)
-    handed = [len(one) for one in prompt["mm_encoder_outputs"]["image"].pooler_output]
+    written = int((inputs["input_ids"] == unwrap(model).config.image_token_id).sum())
+    handed = written - (inputs["input_ids"].shape[1] - ids.shape[1])  # placeholders that stayed
     new = generated[0, ids.shape[1] :]
     first = watch.laps[1] if len(watch.laps) > 1 else watch.laps[-1]
     return Answer(
         method="untouched" if reducer is None else str(reducer),
         answer=processor.decode(new, skip_special_tokens=True).strip(),
-        visual_tokens=sum(average_tokens(inside, handed)),
+        visual_tokens=sum(average_tokens(inside, [handed])),
         prompt_tokens=ids.shape[1],
         answer_tokens=len(new),
         encode_ms=encode_ms,
@@ -94,3 +91,18 @@ def answer(
         prefill_ms=first,
         decode_ms=watch.laps[-1] - first,
     )
+
+
+def _encoded(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole prompt, its pictures encoded by the model itself."""
+    inner = unwrap(model)
+    base, family = inner.base_model, family_of(inner.config.model_type)
+    pixels = {name: value for name, value in inputs.items() if name in family.ENCODER_INPUTS}
+    output = base.get_image_features(**pixels, return_dict=True)
+    deliver = optional(family, "deliver")
+    if deliver and "pixel_values" in signature(inner.generate).parameters:  # it takes no encoded pictures
+        prompt = {name: value for name, value in inputs.items() if name not in family.ENCODER_INPUTS}
+        deliver(base, prompt, list(output.pooler_output), "image")
+        return prompt
+    prompt = {name: value for name, value in inputs.items() if not name.startswith("pixel_")}
+    return {**prompt, "mm_encoder_outputs": {"image": output}}

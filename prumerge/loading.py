@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging
 
 from prumerge.models import check_sees
+from prumerge.processors import processor_of
+from prumerge.published import find, open_folder
 
 SMALLEST_SIDE, MOST_PIXELS = 14, 100_000_000
 
@@ -24,6 +27,9 @@ def load(name: str = "tiny", **options: Any) -> tuple[Any, Any]:
     `"llava-hf/llava-1.5-7b-hf"`, or a checkpoint folder. `options` go to `from_pretrained` (dtype,
     device_map, quantization_config, ...); without a dtype the checkpoint's own is taken.
 
+    Checkpoints in the layout of the original LLaVA code or of TinyLLaVA Factory are read as well (see
+    `prumerge.published`).
+
     Raises ValueError if there is no such model, it cannot see pictures, or its family is not supported.
     """
     is_tiny = name == "tiny"
@@ -31,6 +37,12 @@ def load(name: str = "tiny", **options: Any) -> tuple[Any, Any]:
         from prumerge.tiny import WEIGHTS
 
         name, options = str(WEIGHTS), {"dtype": torch.float32, **options}
+    published = None if is_tiny else find(name)
+    if published is not None:
+        with _quiet():
+            model, processor = open_folder(published, **options)
+        processor.tokenizer.padding_side = "left"
+        return model, processor
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
@@ -39,21 +51,31 @@ def load(name: str = "tiny", **options: Any) -> tuple[Any, Any]:
             f"Hugging Face id that can be reached ({_first_line(error)})"
         ) from error
     check_sees(config)
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # that torchvision is not there is no news
-    if is_tiny:
-        logging.disable_progress_bar()
-    try:
-        processor = AutoProcessor.from_pretrained(name)
-        model = AutoModelForImageTextToText.from_pretrained(name, **{"dtype": "auto", **options})
-    except (OSError, ValueError) as error:
-        raise ValueError(f"the checkpoint {name!r} is not complete: {_first_line(error)}") from error
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
+    with _quiet(bars=not is_tiny):
+        try:
+            processor = processor_of(name, config)
+            model = AutoModelForImageTextToText.from_pretrained(name, **{"dtype": "auto", **options})
+        except (OSError, ValueError) as error:
+            raise ValueError(f"the checkpoint {name!r} is not complete: {_first_line(error)}") from error
+        except ImportError as error:
+            raise ValueError(f"to load {name!r} a package is missing: {_first_line(error)}") from error
     processor.tokenizer.padding_side = "left"
     return model.eval(), processor
+
+
+@contextmanager
+def _quiet(bars: bool = True) -> Iterator[None]:
+    """Transformers says errors only (that torchvision is not there is no news), and with or without bars."""
+    level, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if not bars:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if had_bars:
+            logging.enable_progress_bar()
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -111,7 +133,10 @@ def prepare(processor: Any, image: Image.Image | Sequence[Image.Image], question
 
 
 def question_prompt(processor: Any, question: str, pictures: int = 1) -> str:
-    """One question about some pictures, by the processor's chat template or LLaVA 1.5's prompt."""
+    """One question about some pictures, by the processor's chat template or LLaVA 1.5's prompt; BLIP-2's
+    where a processor writes the placeholders of its queries itself."""
+    if getattr(processor, "num_query_tokens", None):
+        return f"Question: {question} Answer:"
     if not processor.chat_template:
         images = "<image>\n" * pictures
         return f"USER: {images}{question} ASSISTANT:"

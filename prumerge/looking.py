@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from prumerge.layout import Pass
 
@@ -27,17 +27,21 @@ def received(
     cos, sin = (x.expand(len(hidden), -1, -1) for x in rotary)
     states = layer.input_layernorm(hidden)
 
-    def heads(projected: Tensor, norm: str, cos: Tensor, sin: Tensor) -> Float[Tensor, "B heads S D"]:
-        split = getattr(attention, norm, nn.Identity())(projected.unflatten(-1, (-1, attention.head_dim)))
-        return turn(split.transpose(1, 2), split.transpose(1, 2), cos, sin)[0]
+    def heads(which: str, read: Tensor, cos: Tensor, sin: Tensor) -> Float[Tensor, "B heads S D"]:
+        projected = getattr(attention, f"{which}_proj")(read)
+        split = projected.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+        norm = getattr(attention, f"{which}_norm", None) or getattr(attention, f"{which}_layernorm", None)
+        split = split if norm is None else norm(split)
+        turned, rest = split[..., : cos.shape[-1]], split[..., cos.shape[-1] :]  # Phi leaves a rest
+        return torch.cat([turn(turned, turned, cos, sin)[0], rest], dim=-1)
 
-    keys = heads(attention.k_proj(states), "k_norm", cos, sin)
+    keys = heads("k", states, cos, sin)
     valid, place = layout.valid.to(hidden.device), torch.arange(hidden.shape[1], device=hidden.device)
     found = []
     for (row, columns), words, shares in zip(layout.pictures, now.asking, now.shares, strict=True):
         asking = torch.isin(layout.columns[row], words).nonzero()[:, 0].to(hidden.device)
         one = slice(row, row + 1)
-        query = heads(attention.q_proj(states[one, asking]), "q_norm", cos[one, asking], sin[one, asking])
+        query = heads("q", states[one, asking], cos[one, asking], sin[one, asking])
         query = query[0].unflatten(0, (keys.shape[1], -1))  # [key heads, queries for each, T, D]
         logits = (query @ keys[row, :, None].mT).float() * attention.scaling
         if layout.bias is not None:

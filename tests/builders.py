@@ -9,6 +9,7 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
     MistralConfig,
+    PhiConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     SiglipVisionConfig,
@@ -81,7 +82,9 @@ def visual_tokens(
 
 
 def text_config(kind="llama", layers=2):
-    return {"llama": LlamaConfig, "qwen2": Qwen2Config, "mistral": MistralConfig}[kind](
+    more = {"mistral": {"sliding_window": None}, "phi": {"qk_layernorm": True}}.get(kind, {})
+    kinds = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mistral": MistralConfig, "phi": PhiConfig}
+    return kinds[kind](
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=layers,
@@ -93,7 +96,7 @@ def text_config(kind="llama", layers=2):
         bos_token_id=BOS,
         eos_token_id=None,
         initializer_range=0.3,
-        **({"sliding_window": None} if kind == "mistral" else {}),
+        **more,
     )
 
 

@@ -7,6 +7,17 @@ import torch
 import transformers as hf
 from builders import BOS, IMAGE, PAD, VOCABULARY, text_config, vision_config
 
+from prumerge.architectures import (
+    LlavaPhiConfig,
+    LlavaPhiForConditionalGeneration,
+    MobileVLMConfig,
+    MobileVLMForConditionalGeneration,
+    MoELlavaConfig,
+    MoELlavaForConditionalGeneration,
+    TinyGPTVConfig,
+    TinyGPTVForConditionalGeneration,
+)
+
 VIDEO, BREAK = 98, 97
 
 
@@ -616,12 +627,75 @@ class InstructBlip(Blip2):
         }
 
 
+class LlavaPhi(Family):
+    name = "llava_phi"
+    kind = LlavaPhiForConditionalGeneration
+
+    def config(self):
+        parts = {"vision_config": vision_config(), "text_config": phi()}
+        return LlavaPhiConfig(**parts, image_token_index=IMAGE, image_seq_length=16)
+
+
+def phi(**more):
+    return hf.PhiConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        vocab_size=VOCABULARY,
+        max_position_embeddings=256,
+        pad_token_id=PAD,
+        bos_token_id=BOS,
+        eos_token_id=None,
+        initializer_range=0.3,
+        **more,
+    )
+
+
+class MobileVLM(Family):
+    """LDPv2, which has the whole layout; the first LDP derives from it."""
+
+    name = "mobilevlm"
+    kind = MobileVLMForConditionalGeneration
+    projector = "ldpnetv2"
+
+    def config(self):
+        parts = {"vision_config": vision_config("clip", 112), "text_config": text_config()}
+        return MobileVLMConfig(**parts, image_token_index=IMAGE, projector=self.projector)
+
+    def pixels(self, rows):
+        return {"pixel_values": torch.cat([one.pixels(size=(112, 112)) for row in rows for one in row])}
+
+
+class MobileVLM1(MobileVLM):
+    projector = "ldpnet"
+
+
+class MoELlava(Family):
+    """Experts in the first layer only."""
+
+    name = "moe_llava"
+    kind = MoELlavaForConditionalGeneration
+
+    def config(self):
+        return MoELlavaConfig(**towers(image_token_index=IMAGE), experts={"0": 4})
+
+
+class TinyGPTV(Blip2):
+    name = "tinygpt_v"
+    kind = TinyGPTVForConditionalGeneration
+
+    def config(self):
+        parts = self.parts(hf.Blip2VisionConfig, hf.Blip2QFormerConfig)
+        return TinyGPTVConfig(**{**parts, "text_config": phi(qk_layernorm=True)}, projector_size=64)
+
+
 FAMILIES = {
     kind.__name__: kind()
     for kind in (
         Llava, VipLlava, LlavaNext, LlavaNextVideo, LlavaOnevision, OnevisionShrunk, OnevisionTogether,
         VideoLlava, Qwen2VL, Qwen25VL, Qwen3VL, InternVL, Idefics3, SmolVLM, Gemma3, PaliGemma, Mistral3,
-        Blip2, InstructBlip, Idefics2,
+        Blip2, InstructBlip, Idefics2, LlavaPhi, MobileVLM, MobileVLM1, MoELlava, TinyGPTV,
     )
 }  # fmt: skip
 

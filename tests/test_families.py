@@ -291,11 +291,18 @@ def test_without_class_tokens_video_llava_reads_what_the_paper_counts():
 # with methods inside the tower and the language model, and positions
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "Llava"])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ("Llava", "LlavaPhi", "MoELlava")])
 def test_merging_inside_a_tower_is_refused_where_it_is_not_supported(name):
     family = FAMILIES[name]
     with pytest.raises(ValueError, match="tome:r=1 merges inside the vision tower, which is not supported"):
         prumerge.reduce(family.model(), family.prompt(*rows_of(family)), "tome:r=1")
+
+
+@pytest.mark.parametrize("name", ["LlavaPhi", "MoELlava"])
+def test_merging_inside_a_tower_works_with_any_language_model(name):
+    family = FAMILIES[name]
+    chosen = prumerge.select(family.model(), family.prompt(*rows_of(family)), "tome:r=2")
+    assert all(len(tokens) < tokens.patches == 16 for tokens, _ in chosen)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -21,7 +21,7 @@ SPEC = "fastv:keep=5,layer=2"
 LAYERS = 4
 
 
-@pytest.fixture(params=["llama", "qwen2", "mistral"])
+@pytest.fixture(params=["llama", "qwen2", "mistral", "phi"])
 def model(request):
     return llava(text=request.param, layers=LAYERS)
 
@@ -148,7 +148,8 @@ def by_hand(model, inputs, keep, layer, positions, reads=-1):
                 attention_mask=causal,
                 position_embeddings=decoder.rotary_emb(hidden, place[None]),
             )
-        return model.lm_head(decoder.norm(hidden))[0, torch.isin(kept, text)]
+        norm = decoder.final_layernorm if decoder.config.model_type == "phi" else decoder.norm
+        return model.lm_head(norm(hidden))[0, torch.isin(kept, text)]
 
 
 @pytest.mark.parametrize("positions", ["original", "compact"])

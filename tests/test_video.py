@@ -4,6 +4,7 @@ import json
 import sys
 from itertools import pairwise
 
+import av
 import pytest
 import torch
 from builders import IMAGE, PICTURE, PLACES, answer, llava, prompt, visual_tokens
@@ -102,6 +103,41 @@ def test_no_frames_at_all_are_refused(animation):
     _, processor = prumerge.load("tiny")
     with pytest.raises(ValueError, match="the clip has no frames"):
         prepare(processor, [], "what moves?")
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+def test_a_video_file_gives_its_frames(tmp_path, suffix):
+    """A container that counts its frames, and one that does not (Matroska)."""
+    path = filmed(tmp_path / f"clip.{suffix}", coloured(size=(64, 48)))
+    every = [frame.getpixel((20, 15)) for frame in prumerge.open_clip(path, 10)]
+    named = [Image.new("RGB", (1, 1), colour).getpixel((0, 0)) for colour in COLOURS]
+    assert len(every) == 10
+    assert (torch.tensor(every) - torch.tensor(named)).abs().max() < 20  # what compression changes
+    few = [frame.getpixel((20, 15)) for frame in prumerge.open_clip(path, 4)]
+    assert few == [every[n] for n in (0, 3, 6, 9)]
+
+
+def filmed(path, frames):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10, width=frames[0].width, height=frames[0].height)
+        stream.pix_fmt, stream.bit_rate = "yuv420p", 4_000_000
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_image(frame)))
+        container.mux(stream.encode())
+    return path
+
+
+def test_a_video_file_is_asked_about(tmp_path, run):
+    path = filmed(tmp_path / "clip.mp4", coloured(4, (64, 48)))
+    code, out, err = run("answer", "--video", path, "--frames", "2", "what moves?", "--json")
+    assert code == 0, err
+    assert json.loads(out)["visual_tokens"] < 2 * 576
+
+
+def test_a_broken_video_file_is_refused(tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(b"something")
+    with pytest.raises(ValueError, match="is no video that can be read"):
+        prumerge.open_clip(tmp_path / "clip.mp4")
 
 
 def test_video_files_say_what_they_need(tmp_path, monkeypatch):

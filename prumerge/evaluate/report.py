@@ -202,7 +202,6 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 def pareto(rows: Sequence[Row]) -> Any:
     """Accuracy against visual tokens as a matplotlib Figure; a line joins the budgets of one method."""
-    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     rows = complete(rows)
@@ -211,7 +210,6 @@ def pareto(rows: Sequence[Row]) -> Any:
     many = len(families) > 10
     figure = Figure(figsize=(9, 5.5) if many else (7, 4.5), layout="constrained")
     axes = figure.subplots()
-    colours = colormaps["tab10"].colors
     for place, name in enumerate(families):
         points = sorted(
             (r.tokens, r.accuracy) for r in rows if (r.method.rpartition("@")[0] or r.method) == name
@@ -220,8 +218,8 @@ def pareto(rows: Sequence[Row]) -> Any:
             style, label = levels[name]
             axes.axhline(points[0][1], color="black", linewidth=1, linestyle=style, label=label)
         else:
-            look = {"color": colours[place % 10], "marker": "os^Dv"[place // 10 % 5]}
-            axes.plot(*zip(*points, strict=True), label=name, **look)
+            colour, marker = f"C{place % 10}", "os^Dv"[place // 10 % 5]
+            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, label=name)
     axes.set(xlabel="visual tokens (mean)", ylabel="% of questions right", xscale="log")
     ticks: list[int] = []
     for tokens in sorted({round(row.tokens) for row in rows if row.method not in levels}):
