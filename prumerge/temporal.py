@@ -36,6 +36,9 @@ class OverFrames(Reducer):
                 "frame by frame; leave out what follows @"
             )
         object.__setattr__(self, "needs", ", ".join(part.needs for part in self.method.parts))
+        object.__setattr__(
+            self, "video", self.frames == "merged" or any(part.video for part in self.method.parts)
+        )
         if not -1 <= self.threshold <= 1:
             raise ValueError(f"{self}: a cosine lies between -1 and 1, so a threshold must as well")
 

@@ -117,8 +117,8 @@ class VisualTokens:
 
     @classmethod
     def from_frames(cls, frames: Sequence[VisualTokens]) -> VisualTokens:
-        """The frames of a clip that were encoded as pictures, as one video; ValueError if they differ in
-        size or hold more than patches."""
+        """The frames of a clip that were encoded as pictures of one prompt, as one video; ValueError if they
+        differ in size or hold more than patches."""
         one = frames[0]
         if any(frame.grid != one.grid or frame.tiles or frame.separators for frame in frames):
             raise ValueError("the frames of a clip must be of one size, and in one piece each")
@@ -154,6 +154,8 @@ class VisualTokens:
             class_key=together([frame.class_key for frame in frames]),
             class_feature=together([frame.class_feature for frame in frames]),
             relevance=torch.cat(relevance) if relevance else None,
+            embed=one.embed,
+            text=one.text,
             elsewhere=elsewhere if one.elsewhere else None,
             sizes=torch.cat(held) if held else None,
             merged=Merged.together(merged, len(one)) if merged else None,

@@ -15,7 +15,7 @@ from prumerge.evaluate.harness import Job, Plan, at, fingerprint, run
 from prumerge.evaluate.records import Log, by_method
 from prumerge.loading import prepare
 from prumerge.reducer import make
-from prumerge.tiny.benchmarks import BENCHMARKS, WHOLE, pictures
+from prumerge.tiny.benchmarks import BENCHMARKS, WHOLE, pictures, video
 
 METHODS = [
     name
@@ -312,6 +312,26 @@ def test_a_clip_counts_the_tokens_of_all_its_frames_wherever_they_go(tmp_path, s
     expected = {"fastv": 8 * (576 + 576 + 36 + 36) / 4, "tome+prumerge": 8 * 36}
     assert {record.tokens_kept for record in groups[f"{spec}@36"]} == {expected[spec]}
     assert {record.tokens_in for record in log.records} == {8 * 576}
+
+
+@pytest.mark.parametrize(("spec", "budget"), [("evs", 80), ("vidcom2", 36), ("topk@merged", 16)])
+def test_methods_that_compare_frames_divide_the_budget_of_a_clip_themselves(tmp_path, spec, budget):
+    shipped, log = prumerge.load("tiny"), Log(tmp_path / "answers.jsonl", {})
+    asking = replace(plan(spec, str(budget), "video"), questions=2)
+    run(*shipped, asking, log, lambda done, total: None)
+    records = by_method(log.records)[f"{spec}@{budget}"]
+    assert {record.spec.partition("@")[0] for record in records} == {
+        f"{spec.partition('@')[0]}:keep={8 * budget}"
+    }
+    assert {record.tokens_in for record in records} == {8 * 576}
+    assert {record.tokens_kept for record in records} == {8 * budget}
+    [clip, *_] = video(2)
+    inputs = prepare(shipped[1], [frame.image for frame in clip[0].frames], clip[1][0].question)
+    with prumerge.attach(shipped[0], records[0].spec, clip=True) as attached:
+        said = shipped[0].generate(**inputs, max_new_tokens=12, do_sample=False)
+    answer = shipped[1].decode(said[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+    assert answer == records[0].prediction
+    assert attached.average_tokens == [records[0].tokens_kept]
 
 
 def test_rivals_on_clips_get_the_mean_of_one_frame(tiny, tmp_path):

@@ -93,8 +93,8 @@ class Plan:
         }
 
     def fixed(self, tokens: VisualTokens) -> list[Job]:
-        """`none`, and every method at every budget; `tokens` is any picture to count on, with words for
-        methods that read them."""
+        """`none`, and every method at every budget; `tokens` is any picture or clip to count on, with words
+        for methods that read them."""
         return [
             Job("none", "none"),
             *(at(spec, budget, tokens) for budget in self.budgets for spec in self.methods),
@@ -105,18 +105,22 @@ class Plan:
         return [Job(f"{spec}@auto", spec) for spec in self.methods if self.adaptive and _is_adaptive(spec)]
 
 
+@torch.inference_mode()
 def at(spec: str, budget: int, tokens: VisualTokens) -> Job:
-    """A method that hands over exactly `budget` tokens.
+    """A method that hands over exactly `budget` tokens of a picture or of each frame of a clip.
 
     One that hands over more than its `keep` (PruMerge's extra token) is given a smaller one. Inside the
-    language model `keep` is what the paper calls so; the records say how many tokens its layers read.
+    language model `keep` is what the paper calls so; the records say how many tokens its layers read. A
+    method that compares frames gets the budget of all frames together, and chooses how to divide it.
     """
-    method = make(_with_keep(spec, budget))
-    handed = len(split(method)[1](tokens))
-    surplus = handed - budget if method.parts[-1].place == Reducer.place else 0
-    if surplus >= budget:
+    frames = tokens.frames()
+    seen, keep = (tokens, budget * len(frames)) if _compares_frames(make(spec)) else (frames[0], budget)
+    method = make(_with_keep(spec, keep))
+    handed = len(split(method)[1](seen))
+    surplus = handed - keep if method.parts[-1].place == Reducer.place else 0
+    if surplus >= keep:
         raise ValueError(f"{spec} cannot hand over as few as {budget} visual tokens")
-    return Job(f"{spec}@{budget}", _with_keep(spec, budget - surplus))
+    return Job(f"{spec}@{budget}", _with_keep(spec, keep - surplus))
 
 
 def fingerprint(model: Any) -> str:
@@ -131,11 +135,11 @@ def run(model: Any, processor: Any, plan: Plan, log: Log, track: Callable[[int, 
     Adaptive methods go first; then the others are asked at the mean number of tokens that each of them kept.
     """
     shown, items = next(asked(1, plan.benchmarks))
-    pixels = processor.image_processor([shown[0].image], return_tensors="pt").to(model.device)
+    pixels = processor.image_processor([frame.image for frame in shown], return_tensors="pt")
     with torch.inference_mode():
-        encoded = encode(model, pixels)
-        words = _tokenised(model, processor, [(range(1), items[0])], encoded)
-        [tokens] = with_words(model, words, encoded)
+        encoded = encode(model, pixels.to(model.device))
+        words = _tokenised(model, processor, [(range(len(shown)), items[0])], encoded)
+        tokens = VisualTokens.from_frames(with_words(model, words, encoded))
     each = plan.questions * len(plan.benchmarks)
     own, fixed = plan.own_choice(), plan.fixed(tokens)
     rivals = [spec for spec in plan.methods if not _is_adaptive(spec)]
@@ -144,7 +148,7 @@ def run(model: Any, processor: Any, plan: Plan, log: Log, track: Callable[[int, 
     groups = by_method(log.records)
     # Of one picture: a clip has several.
     means = {
-        round(fmean(one.tokens_kept * tokens.patches / one.tokens_in for one in groups[job.label]))
+        round(fmean(one.tokens_kept * encoded[0].patches / one.tokens_in for one in groups[job.label]))
         for job in own
     }
     matched = [at(spec, mean, tokens) for mean in sorted(means) for spec in rivals]
@@ -209,15 +213,21 @@ def _answers(
     """One method's answers to questions about encoded pictures, in one batch."""
     inputs = _tokenised(model, processor, items, encoded)
     before = split(method)[1]
-    shown = [encoded[place] for places, _ in items for place in places]
+    together = _compares_frames(before)
+    seen = [[places] if together else [range(one, one + 1) for one in places] for places, _ in items]
+    pictures = {
+        places: VisualTokens.from_frames([encoded[place] for place in places])
+        for each in seen
+        for places in each
+    }
+    shown = [places for each in seen for places in each]
     watch = Stopwatch(model.device)
     if any("text" in part.needs for part in before.parts):  # it decides anew for each question
-        chosen = [(tokens, before(tokens)) for tokens in with_words(model, inputs, shown)]
+        anew = with_words(model, inputs, [pictures[places] for places in shown])
+        chosen = [(tokens, before(tokens)) for tokens in anew]
     else:
-        reductions = {
-            place: before(encoded[place]) for place in {place for places, _ in items for place in places}
-        }
-        chosen = [(encoded[place], reductions[place]) for places, _ in items for place in places]
+        reductions = {places: before(tokens) for places, tokens in pictures.items()}
+        chosen = [(pictures[places], reductions[places]) for places in shown]
     reduce_ms = watch.lap() / len(items)
     prompt = splice(model, inputs, chosen)
     encode_ms += watch.lap() / len(items)  # the projector
@@ -225,7 +235,7 @@ def _answers(
         said = model.generate(**prompt, max_new_tokens=12, do_sample=False, streamer=watch)
     kept = iter(average_tokens(inside, [len(reduction) for _, reduction in chosen]))
     answers = processor.batch_decode(said[:, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
-    for (places, item), answer in zip(items, map(str.strip, answers), strict=True):
+    for (places, item), views, answer in zip(items, seen, map(str.strip, answers), strict=True):
         yield Record(
             benchmark=item.benchmark,
             id=item.id,
@@ -240,7 +250,7 @@ def _answers(
             group=item.group,
             options=item.options,
             tokens_in=sum(encoded[place].patches for place in places),
-            tokens_kept=sum(islice(kept, len(places))),
+            tokens_kept=sum(islice(kept, len(views))),
             encode_ms=encode_ms,
             reduce_ms=reduce_ms,
             prefill_ms=watch.laps[1] / len(items),
@@ -279,8 +289,15 @@ def _parts(text: str) -> list[str]:
 
 
 def _with_keep(spec: str, keep: int) -> str:
-    """Of a chain, the last method gets it."""
-    return f"{spec}{',' if ':' in spec.rpartition('+')[2] else ':'}keep={keep}"
+    """Of a chain, the last method gets it, before what says how it treats frames (`topk@merged`)."""
+    before, plus, last = spec.rpartition("+")
+    method, sign, frames = last.partition("@")
+    return f"{before}{plus}{method}{',' if ':' in method else ':'}keep={keep}{sign}{frames}"
+
+
+def _compares_frames(method: Reducer) -> bool:
+    """Whether a clip is one video to it; to other methods its frames are pictures."""
+    return any(part.video for part in method.parts)
 
 
 def _is_adaptive(spec: str) -> bool:
