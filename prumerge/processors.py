@@ -36,7 +36,7 @@ def processor_of(name: str, config: Any) -> Any:
     return AutoProcessor.from_pretrained(name)
 
 
-def pictures_only(kind: type) -> Any:
+def pictures_only(kind: Any) -> Any:
     """A class of processors without its part for videos."""
 
     class Pictures(kind):
@@ -47,7 +47,7 @@ def pictures_only(kind: type) -> Any:
             """Transformers asks this for the class of each part, to make it and to check it."""
             if "Video" in module_name:
                 return NoVideos
-            return kind.get_possibly_dynamic_module(module_name)  # type: ignore[attr-defined]
+            return kind.get_possibly_dynamic_module(module_name)
 
         def to_dict(self) -> dict[str, Any]:
             """What is saved."""
