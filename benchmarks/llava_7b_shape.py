@@ -18,7 +18,7 @@ from shapes import llava_7b
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import prumerge
-from prumerge.answering import answer
+from prumerge.generate.answer import answer
 from prumerge.tiny import WEIGHTS, samples
 
 LAYERS, ROUNDS = 2, 5

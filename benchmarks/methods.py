@@ -21,8 +21,8 @@ from encoder import vision_side
 from measure import DEVICE, rounds, save
 
 import prumerge
-from prumerge import vision
 from prumerge.catalogue import built_in, entry
+from prumerge.models import _vision as vision
 from prumerge.models import llava
 
 KEEP, VIDEO = 64, ("divprune", "visionzip")

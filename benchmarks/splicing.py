@@ -14,8 +14,8 @@ from shapes import llava_7b
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
-from prumerge.reducer import make
-from prumerge.splice import encode, splice
+from prumerge.pipeline.splice import encode, splice
+from prumerge.spec import make
 from prumerge.tokens import Reduction, VisualTokens
 
 IMAGE, LAYERS, WORDS, ROUNDS = 32000, 32, 60, 3

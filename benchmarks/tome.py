@@ -15,7 +15,6 @@ from transformers import LlavaForConditionalGeneration
 
 import prumerge
 from prumerge.models import llava
-from prumerge.places import split
 
 SPECS = ("tome:r=0", "tome:r=4", "tome:r=8", "tome:r=16", "tome:keep=64")
 

@@ -9,14 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prumerge.attachment import attach
+    from prumerge.attachment.attach import attach
     from prumerge.catalogue import names
-    from prumerge.clips import open_clip
-    from prumerge.loading import load, open_image
-    from prumerge.pictures import show
-    from prumerge.reducer import Reducer, make
-    from prumerge.splice import reduce, select
-    from prumerge.text_tower import clip_relevance
+    from prumerge.drawing import show
+    from prumerge.loading.clips import open_clip
+    from prumerge.loading.load import load, open_image
+    from prumerge.pipeline.splice import reduce, select
+    from prumerge.reducer import Reducer
+    from prumerge.relevance import clip_relevance
+    from prumerge.spec import make
     from prumerge.tokens import Reduction, VisualTokens
 
 __version__ = "0.1.0"
@@ -26,16 +27,16 @@ _HOMES = {
     "Reducer": "reducer",
     "Reduction": "tokens",
     "VisualTokens": "tokens",
-    "attach": "attachment",
-    "clip_relevance": "text_tower",
-    "load": "loading",
-    "make": "reducer",
+    "attach": "attachment.attach",
+    "clip_relevance": "relevance",
+    "load": "loading.load",
+    "make": "spec",
     "names": "catalogue",
-    "open_clip": "clips",
-    "open_image": "loading",
-    "reduce": "splice",
-    "select": "splice",
-    "show": "pictures",
+    "open_clip": "loading.clips",
+    "open_image": "loading.load",
+    "reduce": "pipeline.splice",
+    "select": "pipeline.splice",
+    "show": "drawing",
 }
 
 __all__ = [

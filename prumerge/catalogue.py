@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prumerge.errors import PrumergeError
+
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
@@ -134,10 +136,10 @@ class _Field:
 # Where the classes that methods derive from are written.
 _BASES = {
     "Reducer": _FOLDER.parent / "reducer.py",
-    "AttentionMerging": _FOLDER.parent / "merging.py",
-    "FrameByFrame": _FOLDER.parent / "frames.py",
-    "TowerReducer": _FOLDER.parent / "places.py",
-    "LayerReducer": _FOLDER.parent / "places.py",
+    "AttentionMerging": _FOLDER / "_merging.py",
+    "FrameByFrame": _FOLDER.parent / "reducer.py",
+    "TowerReducer": _FOLDER.parent / "reducer.py",
+    "LayerReducer": _FOLDER.parent / "reducer.py",
 }
 
 
@@ -147,7 +149,7 @@ def _dataclass(path: Path, name: str | None = None) -> ast.ClassDef:
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and (node.name == name if name else node.decorator_list):
             return node
-    raise ValueError(f"there is no class {name} in {path}")
+    raise PrumergeError(f"there is no class {name} in {path}")
 
 
 def _source(module: str) -> Path:
@@ -155,7 +157,7 @@ def _source(module: str) -> Path:
     top, *rest = module.split(".")
     found = find_spec(top)
     if found is None or found.origin is None:
-        raise ValueError(f"there is no package {top}")
+        raise PrumergeError(f"there is no package {top}")
     if not found.submodule_search_locations:
         return Path(found.origin)
     path = Path(found.submodule_search_locations[0], *rest)

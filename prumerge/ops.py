@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from prumerge.errors import PrumergeError
+
 
 def outliers(scores: Float[Tensor, "N"], factor: float = 1.5) -> Bool[Tensor, "N"]:
     """Scores above the upper fence of the interquartile-range rule (Tukey's, as in PruMerge)."""
@@ -195,7 +197,7 @@ def listed(numbers: int | str) -> tuple[int, ...]:
     """(8, 16, 24) from "8-16-24"."""
     parts = str(numbers).split("-")
     if not all(part.isdecimal() for part in parts):
-        raise ValueError(f"whole numbers in a row are written as 8-16-24, not {numbers!r}")
+        raise PrumergeError(f"whole numbers in a row are written as 8-16-24, not {numbers!r}")
     return tuple(map(int, parts))
 
 
@@ -203,7 +205,7 @@ def rows_by_columns(text: str) -> tuple[int, int]:
     """(5, 8) from "5x8"."""
     rows, separator, columns = text.lower().partition("x")
     if not (separator and rows.isdecimal() and columns.isdecimal() and int(rows) and int(columns)):
-        raise ValueError(f"a grid is written as rows x columns, such as 5x8, not {text!r}")
+        raise PrumergeError(f"a grid is written as rows x columns, such as 5x8, not {text!r}")
     return int(rows), int(columns)
 
 
@@ -221,7 +223,7 @@ def cells(
     if shape is not None:
         down, across = rows_by_columns(shape)
         if down > rows or across > columns:
-            raise ValueError(
+            raise PrumergeError(
                 f"a grid of {shape} is finer than the {rows}x{columns} visual tokens of this image"
             )
         bands, count = frames * down, frames * down * across

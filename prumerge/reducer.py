@@ -1,5 +1,5 @@
-"""What a method is: a frozen dataclass whose fields are its options, called with one image's visual
-tokens."""
+"""What methods derive from: a frozen dataclass whose fields are its options, called with one picture's visual
+tokens. Where a method works (`PLACES`) is what it derives from."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import types
 import typing
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from importlib import import_module
+from itertools import accumulate, pairwise
 from typing import Any, ClassVar, Literal
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prumerge import ops
-from prumerge.catalogue import added, name_of, names
+from prumerge.catalogue import name_of
+from prumerge.errors import PrumergeError
 from prumerge.tokens import Reduction, VisualTokens
-
-__all__ = ["PLACES", "Chain", "Reducer", "make", "names"]
 
 PLACES = ("vision tower", "before the language model", "language model")
 """Where a method can work, in the order in which a picture comes by."""
@@ -61,13 +61,17 @@ class Reducer(ABC):
                 wanted = _words(hints[field.name])
                 raise TypeError(f"{self}: {field.name} must be {wanted}, not {value!r}")
         if isinstance(self.keep, float) and not 0 < self.keep < 1:
-            raise ValueError(f"{self}: keep is a whole number of visual tokens or a share between 0 and 1")
+            raise PrumergeError(f"{self}: keep is a whole number of visual tokens or a share between 0 and 1")
         if isinstance(self.keep, int) and self.keep < 1:
-            raise ValueError(f"{self}: keep must be at least 1, the language model needs one visual token")
+            raise PrumergeError(f"{self}: keep must be at least 1, the language model needs one visual token")
 
     @abstractmethod
     def __call__(self, tokens: VisualTokens) -> Reduction:
         """Decide what to keep of one image, and how it is merged."""
+
+    def decide(self, pictures: Sequence[VisualTokens]) -> list[Reduction]:
+        """Decide about several pictures, each as if it came alone."""
+        return [self(tokens) for tokens in pictures]
 
     @property
     def parts(self) -> tuple[Reducer, ...]:
@@ -81,7 +85,7 @@ class Reducer(ABC):
         if isinstance(self.keep, float):
             return max(1, math.floor(self.keep * available + 1e-9))
         if self.keep > available:
-            raise ValueError(
+            raise PrumergeError(
                 f"{self}: keep is more than the {available} visual tokens of this image; "
                 f"ask for at most {available}, or for a share such as keep=0.25"
             )
@@ -90,7 +94,7 @@ class Reducer(ABC):
     def need(self, there: bool, what: str, *, instead: str) -> None:
         """Raise ValueError where the tokens lack what the method needs, naming a method that would work."""
         if not there:
-            raise ValueError(f"{self} needs {what}; without, use for example {instead}")
+            raise PrumergeError(f"{self} needs {what}; without, use for example {instead}")
 
     def relevance(self, tokens: VisualTokens, *, instead: str) -> Float[Tensor, "N"]:
         """How well each patch matches the text, 0 to 1: as given, or by the language model's embeddings
@@ -115,115 +119,116 @@ class Reducer(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chain(Reducer):
-    """Methods one after the other, each on what the one before it left: `"a+b"`.
+class FrameByFrame(Reducer):
+    """Every frame gets its even share of the budget.
 
-    Methods before the language model are matrices, so a chain of them is their product. One method in the
-    vision tower may come first and one inside the language model last.
+    So that memory grows with the square of a frame's tokens and not of the video's.
     """
-
-    chain: tuple[Reducer, ...]
-
-    def __post_init__(self) -> None:
-        at = [PLACES.index(part.place) for part in self.chain]
-        for place in (0, 2):
-            if at.count(place) > 1:
-                raise ValueError(f"{self}: only one method of a chain can work in the {PLACES[place]}")
-        if at != sorted(at):
-            ordered = "+".join(map(str, sorted(self.chain, key=lambda part: PLACES.index(part.place))))
-            raise ValueError(
-                f"{self}: a picture comes by the vision tower first and the language model last; "
-                f"write {ordered}"
-            )
-
-    @property
-    def parts(self) -> tuple[Reducer, ...]:
-        return self.chain
 
     def __call__(self, tokens: VisualTokens) -> Reduction:
-        """What the methods before the language model decide together."""
-        before = [part for part in self.chain if part.place == Reducer.place] or [make("none")]
-        whole = before[0](tokens)
-        for part in before[1:]:
-            whole = part(tokens.reduced(whole)).after(whole, len(tokens), tokens.class_tokens)
-        return whole
+        frames, count = tokens.frames(), self.count(len(tokens))
+        if len(frames) == 1:
+            return self.choose(tokens, count)
+        sizes = [len(frame) for frame in frames]
+        parts = {
+            number: self.choose(frame, share)
+            for number, (frame, share) in enumerate(zip(frames, shares(count, sizes), strict=True))
+            if share  # fewer tokens than frames leave some frames out
+        }
+        return joined(parts, sizes)
 
-    def __str__(self) -> str:
-        return "+".join(map(str, self.chain))
+    @abstractmethod
+    def choose(self, tokens: VisualTokens, count: int) -> Reduction:
+        """Decide which `count` (at least 1) tokens of one frame are left."""
 
 
-def make(spec: str | Reducer) -> Reducer:
-    """A reducer from `"name"` or `"name:option=value,option=value"`, a chain of them from `"first+second"`; a
-    reducer is handed back as it is.
+@dataclass(frozen=True, kw_only=True)
+class TowerReducer(Reducer):
+    """A method that merges inside the vision tower, between attention and MLP of its blocks.
 
-    `"name@each"` looks at each frame or tile alone, `"name@merged"` merges what repeats from frame to frame
-    first.
-
-    Raises ValueError for unknown names, options and values, naming those there are.
+    Called by itself it is one such step on a picture's tokens.
     """
-    if isinstance(spec, str) and "+" in spec:
-        return Chain(chain=tuple(make(part.strip()) for part in spec.split("+")))
-    if isinstance(spec, Reducer):
-        return spec
-    if isinstance(spec, str) and "@" in spec:
-        from prumerge.temporal import over_frames  # which makes methods itself
 
-        return over_frames(spec)
-    if not isinstance(spec, str):
-        raise TypeError(
-            f"a method is a name such as 'prumerge:keep=64' or a Reducer, not {type(spec).__name__}"
+    place = "vision tower"
+
+    proportional: bool = True
+    """Attention to a merged token weighs by its size: the logarithm is added to its logit."""
+
+    @abstractmethod
+    def schedule(self, patches: int, blocks: int) -> list[int]:
+        """How many tokens to merge away in each of the tower's blocks."""
+
+    @abstractmethod
+    def match(self, keys: Float[Tensor, "*B S D"], r: int, *, class_token: bool) -> Int[Tensor, "*B S"]:
+        """Which of the S - r tokens that are left each token goes into."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerReducer(Reducer):
+    """A method that prunes between layers of the language model.
+
+    It is called at each of its stages with the visual tokens of one picture as they are there:
+    `tokens.features` are their hidden states, `tokens.relevance` the attention they receive from the prompt.
+    """
+
+    place = "language model"
+    needs = "attention"
+
+    reads: ClassVar[int] = -1
+    """Whose attention a stage looks at: that of the layer before it (-1) or of the layer after it (0)."""
+
+    positions: Literal["original", "compact"] = "original"
+    """Position ids of what is left: as they were, or counted anew without gaps."""
+
+    @abstractmethod
+    def depths(self, layers: int) -> tuple[int, ...]:
+        """Its stages in a language model of so many layers: a stage at depth d stands before layer d."""
+
+    def at(self, stage: int, stages: int, available: int) -> Reducer:
+        """What decides at a stage (0 is the first) about a picture that came with `available` tokens."""
+        return self
+
+    def received(self, tokens: VisualTokens) -> Float[Tensor, "N"]:
+        """The attention that each token receives in a layer; ValueError where nobody has looked."""
+        self.need(
+            tokens.relevance is not None,
+            "the attention of a language model's layer (prumerge.attach lets it work there)",
+            instead="topk",
         )
-    name, _, options = spec.partition(":")
-    if name not in names():
-        raise ValueError(f"there is no method {name!r}; choose one of: {', '.join(names())}")
-    kind = _kind(name)
-    known = [field.name for field in fields(kind)]
-    arguments: dict[str, Any] = {}
-    for option in options.split(",") if options else []:
-        key, separator, value = option.partition("=")
-        key = key.strip()
-        if not separator:
-            raise ValueError(f"{spec!r}: write options as name=value, separated by commas; {option!r} is not")
-        if key not in known:
-            raise ValueError(f"{name} has no option {key!r}; it has: {', '.join(known)}")
-        if key in arguments:
-            raise ValueError(f"{spec!r}: {key} is given twice")
-        arguments[key] = _value(value.strip())
-    try:
-        return kind(**arguments)
-    except TypeError as error:  # in a spec every mistake is one of value
-        raise ValueError(str(error)) from None
+        assert tokens.relevance is not None
+        return tokens.relevance
+
+    def askers(self, visual: Float[Tensor, "N H"], text: Float[Tensor, "T H"]) -> Bool[Tensor, "T"] | None:
+        """Which of the words after a picture ask for its tokens, chosen on their embeddings; None: only the
+        last token of the prompt."""
+        return None
 
 
-def _kind(name: str) -> type[Reducer]:
-    """The class of a method: the one in the file of that name, or what another package's entry point gives.
-
-    Raises TypeError if that is no method.
-    """
-    if name in added():
-        kind = added()[name].load()
-        if not (isinstance(kind, type) and issubclass(kind, Reducer)):
-            raise TypeError(f"the method {name!r} of another package is no subclass of prumerge.Reducer")
-        return kind
-    module = import_module(f"prumerge.reducers.{name}")
-    return next(
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Reducer) and value.__module__ == module.__name__
-    )
+def shares(count: int, sizes: list[int]) -> list[int]:
+    """A budget divided among frames of these sizes, evenly by their tokens."""
+    ends = [count * end // sum(sizes) for end in accumulate(sizes, initial=0)]
+    return [end - start for start, end in pairwise(ends)]
 
 
-_WORDS = {"none": None, "true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}
-
-
-def _value(text: str) -> int | float | bool | str | None:
-    """What a value in a spec means: a whole number, a number, a switch, none, or a word."""
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return _WORDS.get(text.lower(), text)
+def joined(parts: dict[int, Reduction], sizes: list[int]) -> Reduction:
+    """The reductions of some frames, by number, as one of the whole; `sizes` are those of all frames."""
+    offsets = [0, *accumulate(sizes)]
+    index = torch.cat([part.index + offsets[number] for number, part in parts.items()])
+    if all(part.weights is None for part in parts.values()):
+        return Reduction(index)
+    columns = offsets[-1]
+    if any(part.weights is not None and part.weights.shape[1] > sizes[n] for n, part in parts.items()):
+        columns += len(sizes)  # one for each frame's class token
+    weights = torch.zeros(len(index), columns, device=index.device)
+    row = 0
+    for number, part in parts.items():
+        size, rows = sizes[number], slice(row, row + len(part))
+        block = ops.one_hot(part.index, size) if part.weights is None else part.weights
+        weights[rows, offsets[number] : offsets[number + 1]] = block[:, :size]
+        if block.shape[1] > size:
+            weights[rows, offsets[-1] + number] = block[:, size]
+        row += len(part)
+    return Reduction(index, weights)
 
 
 def _fits(value: object, hint: Any) -> bool:
@@ -250,3 +255,12 @@ def _words(hint: Any) -> str:
         types.NoneType: "none",
     }
     return spoken.get(hint, f"of type {getattr(hint, '__name__', hint)}")
+
+
+def __getattr__(name: str) -> Any:
+    """`make` was here once; it is in `prumerge.spec`, which knows this file."""
+    if name == "make":
+        from prumerge.spec import make
+
+        return make
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

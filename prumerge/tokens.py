@@ -3,63 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-Layer: TypeAlias = Literal["first", "writer"]
-Scores: TypeAlias = tuple[Float[Tensor, "Q D"], Float[Tensor, "N D"], Float[Tensor, "*frames D"] | None]
-"""Queries, keys and the class token's key of one layer."""
+from prumerge.scores import CLASS, TOKEN, Layer, Scores
 
 
-@dataclass(frozen=True)
-class VisualTokens:
+@dataclass(frozen=True, kw_only=True)
+class VisualTokens(Scores):
     """The visual tokens of ONE image or video as its encoder left them; there is no batch axis.
 
-    `N` patches, `C` feature channels, `D` channels of the scoring layer (all heads side by side), `Q`
-    queries: one for each class token, or `N` where the encoder has none. Frames of a video, or tiles of a
-    large picture, are encoded one by one: tokens come frame by frame, each with its class token if there are
-    any.
+    `N` patches, `C` feature channels, and the scores of the vision layer that reads the features (see
+    `scored_by` for others). Frames of a video, or tiles of a large picture, are encoded one by one: tokens
+    come frame by frame, each with its class token if there are any.
     """
 
-    features: Float[Tensor, "N C"]
+    features: Float[Tensor, "N C"] = field(metadata=TOKEN)
     """What the language model would read, before the projector where the family allows it."""
 
     grid: tuple[int, int, int]
     """Frames, rows, columns; their product is N, and tokens are in raster order."""
 
-    keys: Float[Tensor, "N D"]
-    """Keys of the scoring layer: the vision layer that reads `features` (see `scored_by` for others)."""
+    class_feature: Float[Tensor, "*frames C"] | None = field(default=None, metadata=CLASS)
+    """The class token's own feature; None where there is none, or none of the same kind."""
 
-    queries: Float[Tensor, "Q D"]
-    """Queries of the scoring layer whose attention scores the patches: the class token's, or every
-    patch's."""
-
-    heads: int
-    class_key: Float[Tensor, "*frames D"] | None = None
-    """The class token's own key, a column of the softmax; None for encoders without one (SigLIP, Qwen)."""
-
-    class_feature: Float[Tensor, "*frames C"] | None = None
-    relevance: Float[Tensor, "N"] | None = None
+    relevance: Float[Tensor, "N"] | None = field(default=None, metadata=TOKEN)
     """How well each patch matches the prompt, 0 to 1 (see `ops.relevance`); None: from `embed` and `text`."""
 
-    elsewhere: Callable[[Layer], Scores] | None = None
-    """Queries, keys and class key of another layer, computed when a method asks (`scored_by`)."""
+    sizes: Float[Tensor, "N"] | None = field(default=None, metadata=TOKEN)
+    """How many patches each token holds, once some were merged (`Reduction.sizes`)."""
+
+    elsewhere: Callable[[Layer], Scores | tuple[Tensor, Tensor, Tensor | None]] | None = None
+    """Scores (or queries, keys and class key) of another layer, computed when a method asks (`scored_by`)."""
 
     embed: Callable[[Tensor], Tensor] | None = None
     """Features [M, C] to what the language model reads [M, H]: the projector; None: they are that already."""
 
     text: Callable[[], Float[Tensor, "T H"]] | None = None
     """The language model's embeddings of the words around the picture, looked up when a method asks."""
-
-    sizes: Float[Tensor, "N"] | None = None
-    """How many patches each token holds, once some were merged (`Reduction.sizes`): attention gets the
-    logarithm on its logits (proportional attention, ToMe 3)."""
 
     merged: Merged | None = None
     """Where the vision tower merged patches on its way: what became of the picture's own grid."""
@@ -124,40 +111,24 @@ class VisualTokens:
             raise ValueError("the frames of a clip must be of one size, and in one piece each")
         if len(frames) == 1:
             return one
-
-        def together(parts: Sequence[Tensor | None]) -> Tensor | None:
-            found = [part for part in parts if part is not None]
-            return torch.stack(found) if found else None
+        together = {"token": torch.cat, "query": torch.cat, "class": torch.stack}
 
         def elsewhere(layer: Layer) -> Scores:
             others = [frame.scored_by(layer) for frame in frames]
-            queries, keys = (
-                torch.cat([getattr(one, name) for one in others]) for name in ("queries", "keys")
-            )
-            return queries, keys, together([one.class_key for one in others])
+            return Scores(heads=one.heads, **_joined(Scores, others, together))
 
-        relevance = [frame.relevance for frame in frames if frame.relevance is not None]
-        held = [frame.sizes for frame in frames if frame.sizes is not None]
         merged = [frame.merged for frame in frames if frame.merged is not None]
         if merged:  # a token stands where its first patch does
             starts = enumerate(zip(merged, frames, strict=True))
-            firsts = [one.reduction(len(frame)).index.cpu() + n * frame.patches for n, (one, frame) in starts]
+            firsts = [own.reduction(len(frame)).index.cpu() + n * frame.patches for n, (own, frame) in starts]
             placed = torch.cat(firsts)
         else:
             placed = torch.arange(sum(map(len, frames)))
-        return cls(
-            features=torch.cat([frame.features for frame in frames]),
+        return replace(
+            one,
+            **_joined(cls, frames, together),
             grid=(len(frames) * one.grid[0], *one.grid[1:]),
-            keys=torch.cat([frame.keys for frame in frames]),
-            queries=torch.cat([frame.queries for frame in frames]),
-            heads=one.heads,
-            class_key=together([frame.class_key for frame in frames]),
-            class_feature=together([frame.class_feature for frame in frames]),
-            relevance=torch.cat(relevance) if relevance else None,
-            embed=one.embed,
-            text=one.text,
             elsewhere=elsewhere if one.elsewhere else None,
-            sizes=torch.cat(held) if held else None,
             merged=Merged.together(merged, len(one)) if merged else None,
             placed=placed,
         )
@@ -175,114 +146,6 @@ class VisualTokens:
         """Placeholders of this picture in the processor's prompt: patches, and what stands between them."""
         return self.patches + (0 if self.separators is None else len(self.separators.at))
 
-    def attention(self, *, split_heads: bool = True) -> Float[Tensor, "N"]:
-        """Attention that each patch receives, in float32: from the class token, or the mean over all patches.
-
-        `split_heads=True` is the attention the encoder computes, averaged over heads. `False` takes all heads
-        as one of width D, scale D^-0.5: what the official PruMerge code does.
-        """
-        if self.tiles:  # of different sizes
-            return torch.cat([tile.attention(split_heads=split_heads) for tile in self.frames()])
-        heads = self.heads if split_heads else 1
-        frames = self._attending_apart
-        width = self.keys.shape[1] // heads
-        query = self.queries.float().reshape(frames, -1, heads, width).transpose(1, 2)
-        key = self.keys.float().reshape(frames, -1, heads, width).permute(0, 2, 3, 1)
-        scale = width**-0.5
-        logits = query @ key * scale  # [frames, heads, queries of a frame, patches of a frame]
-        if self.class_key is not None:
-            to_itself = query @ self.class_key.float().reshape(frames, heads, width, 1) * scale
-            logits = torch.cat([to_itself, logits], dim=-1)
-        if self.sizes is not None:
-            logits[..., -(len(self) // frames) :] += self.sizes.log().view(frames, 1, 1, -1)
-        received = logits.softmax(dim=-1).mean(dim=(1, 2))
-        return received[:, -(len(self) // frames) :].flatten()
-
-    @property
-    def _attending_apart(self) -> int:
-        """In how many parts the encoder attended: frame by frame, but for one class token over all."""
-        if self.class_key is None:
-            return self.grid[0]
-        return len(self.class_key) if self.class_key.ndim == 2 else 1
-
-    def scored_by(self, layer: Layer) -> VisualTokens:
-        """The same patches with queries and keys of another layer: the vision tower's `first`, or the
-        `writer` of the features, whose attention most papers take; of the scoring layer where the encoder
-        gave no other.
-        """
-        if self.elsewhere is None:
-            return self
-        queries, keys, class_key = self.elsewhere(layer)
-        return replace(self, queries=queries, keys=keys, class_key=class_key, elsewhere=None)
-
-    @torch.no_grad()
-    def embeddings(self) -> Float[Tensor, "N H"]:
-        """The patches as the language model would read them without reduction, to compare them; float32."""
-        return (self.features if self.embed is None else self.embed(self.features)).float()
-
-    def frames(self) -> list[VisualTokens]:
-        """Each frame, or each tile, as a picture of its own; of a picture in one piece, itself."""
-        count, rows, columns = self.grid
-        grids = self.tiles or ((rows, columns),) * count
-        if len(grids) == 1:
-            return [self]
-        sizes = [height * width for height, width in grids]
-
-        def own(class_token: Tensor | None) -> Sequence[Tensor | None]:
-            if class_token is None or class_token.ndim == 1:
-                return [class_token] * len(sizes)
-            return class_token.unbind()
-
-        def elsewhere(number: int, layer: Layer) -> Scores:
-            frame = self.scored_by(layer).frames()[number]
-            return frame.queries, frame.keys, frame.class_key
-
-        if self.class_key is None:
-            queries = self.queries.split(sizes)
-        else:
-            queries = [self.queries] * len(sizes) if len(self.queries) == 1 else self.queries.split(1)
-        relevance = [None] * len(sizes) if self.relevance is None else self.relevance.split(sizes)
-        held = [None] * len(sizes) if self.sizes is None else self.sizes.split(sizes)
-        shares = zip(
-            grids,
-            self.features.split(sizes),
-            self.keys.split(sizes),
-            queries,
-            own(self.class_key),
-            own(self.class_feature),
-            relevance,
-            held,
-            strict=True,
-        )
-        return [
-            replace(
-                self,
-                grid=(1, *grid),
-                features=features,
-                keys=keys,
-                queries=query,
-                class_key=class_key,
-                class_feature=class_feature,
-                relevance=relevant,
-                sizes=holding,
-                merged=None,
-                elsewhere=partial(elsewhere, number) if self.elsewhere else None,
-                tiles=(),
-                placed=None,
-                separators=None,
-            )
-            for number, (
-                grid,
-                features,
-                keys,
-                query,
-                class_key,
-                class_feature,
-                relevant,
-                holding,
-            ) in enumerate(shares)
-        ]
-
     @property
     def class_tokens(self) -> int:
         """How many class tokens a method may keep: none, one, or one for each frame."""
@@ -295,48 +158,138 @@ class VisualTokens:
         """Frames, rows, columns of the picture's patches, merged or not."""
         return self.grid if self.merged is None else self.merged.grid
 
+    def attention(self, *, split_heads: bool = True) -> Float[Tensor, "N"]:
+        """Attention that each patch receives, in float32: from the class token, or the mean over all patches
+        of its frame; merged tokens weigh by their sizes.
+
+        `split_heads=True` is the attention the encoder computes, averaged over heads. `False` takes all heads
+        as one of width D, scale D^-0.5: what the official PruMerge code does.
+        """
+        if self.tiles:  # of different sizes
+            return torch.cat([tile.attention(split_heads=split_heads) for tile in self.frames()])
+        parts = self.grid[0]
+        if self.class_key is not None and self.class_key.ndim == 1:  # one class token over all frames
+            parts = 1
+        return self.received(parts, split_heads=split_heads, sizes=self.sizes)
+
+    def scored_by(self, layer: Layer) -> VisualTokens:
+        """The same patches with queries and keys of another layer: the vision tower's `first`, or the
+        `writer` of the features, whose attention most papers take; of the scoring layer where the encoder
+        gave no other.
+        """
+        if self.elsewhere is None:
+            return self
+        other = self.elsewhere(layer)
+        if not isinstance(other, Scores):
+            queries, keys, class_key = other
+            other = Scores(queries=queries, keys=keys, class_key=class_key, heads=self.heads)
+        return replace(self, **_named(other), elsewhere=None)
+
+    @torch.no_grad()
+    def embeddings(self) -> Float[Tensor, "N H"]:
+        """The patches as the language model would read them without reduction, to compare them; float32."""
+        return (self.features if self.embed is None else self.embed(self.features)).float()
+
+    def frames(self) -> list[VisualTokens]:
+        """Each frame, or each tile, as a picture of its own; of a picture in one piece, itself."""
+        count, rows, columns = self.grid
+        grids = self.tiles or ((rows, columns),) * count
+        if len(grids) == 1 and not self.tiles:
+            return [self]
+        sizes = [height * width for height, width in grids]
+
+        def tokens(values: Tensor) -> Sequence[Tensor]:
+            return values.split(sizes)
+
+        def class_tokens(values: Tensor) -> Sequence[Tensor]:
+            return [values] * len(sizes) if values.ndim == 1 else values.unbind()
+
+        def queries(values: Tensor) -> Sequence[Tensor]:
+            if self.class_key is None:
+                return values.split(sizes)
+            return [values] * len(sizes) if len(values) == 1 else values.split(1)
+
+        parts = self.by_axis(token=tokens, class_token=class_tokens, query=queries)
+
+        def elsewhere(number: int, layer: Layer) -> Scores:
+            return self.scored_by(layer).frames()[number]
+
+        return [
+            replace(
+                self,
+                **{name: part[number] for name, part in parts.items()},
+                **_ALONE,
+                grid=(1, *grid),
+                elsewhere=partial(elsewhere, number) if self.elsewhere else None,
+            )
+            for number, grid in enumerate(grids)
+        ]
+
     def whole(self, reduction: Reduction) -> Reduction:
         """A reduction of these tokens as one of the picture's patches."""
         if self.merged is None:
             return reduction
         return reduction.after(self.merged.reduction(len(self)), self.patches, self.class_tokens)
 
-    def reduced(self, reduction: Reduction) -> VisualTokens:
-        """What is left, for the next method of a chain: a single row of tokens in the order of `reduction`.
+    def reduced(self, reduction: Reduction, *, by_frame: bool = False) -> VisualTokens:
+        """What is left, for the next method: a single row of tokens in the order of `reduction`.
 
         Keys (and queries, where each patch has one) go through the same matrix as the features, those of
         other layers too; a token's size counts the patches in it, and of several frames' class tokens the
-        mean is left.
+        mean is left. With `by_frame`, for tokens in the order of their frames, those of a frame stay one (a
+        tile of its own, with its class token), and only sizes that were there already go on.
         """
-        sizes = None
-        if self.sizes is not None or reduction.weights is not None:
-            sizes = reduction.sizes(self.sizes)
+        size = len(self) // self.grid[0]
+        new = torch.bincount(reduction.index // size, minlength=self.grid[0]) if by_frame else None
+        shown = None if new is None else new.nonzero()[:, 0]
+        tiles = () if new is None else tuple((1, count) for count in new.tolist() if count)
+
+        def class_token(values: Tensor) -> Tensor:
+            if values.ndim == 1:
+                return values
+            return values.float().mean(0).to(values.dtype) if shown is None else values[shown]
+
+        def query(values: Tensor) -> Tensor:
+            if self.class_key is None:
+                return reduction.of(values)
+            return values if shown is None or len(values) == 1 else values[shown]
 
         def elsewhere(layer: Layer) -> Scores:
-            other = self.scored_by(layer).reduced(reduction)
-            return other.queries, other.keys, other.class_key
+            return self.scored_by(layer).reduced(reduction, by_frame=by_frame)
 
-        def one(class_token: Tensor | None) -> Tensor | None:
-            if class_token is None or class_token.ndim == 1:
-                return class_token
-            return class_token.float().mean(0).to(class_token.dtype)
-
+        changed = self.by_axis(token=reduction.of, class_token=class_token, query=query)
+        changed["features"] = reduction.apply(self)
+        if not by_frame:
+            changed["keys"] = reduction.of(self.keys, self.class_key)
+        if self.sizes is not None or (reduction.weights is not None and not by_frame):
+            changed["sizes"] = reduction.sizes(self.sizes)
         return replace(
             self,
-            features=reduction.apply(self),
+            **changed,
+            **{**_ALONE, "tiles": tiles},
             grid=(1, 1, len(reduction)),
-            keys=reduction.of(self.keys, self.class_key),
-            queries=reduction.of(self.queries) if self.class_key is None else self.queries,
-            class_key=one(self.class_key),
-            class_feature=one(self.class_feature),
-            relevance=None if self.relevance is None else reduction.of(self.relevance[:, None])[:, 0],
             elsewhere=elsewhere if self.elsewhere else None,
-            sizes=sizes,
-            merged=None,
-            tiles=(),
-            placed=None,
-            separators=None,
         )
+
+
+# How a part of a picture lies, or what is left of one: in one piece, with nothing between.
+_ALONE: dict[str, Any] = {"merged": None, "tiles": (), "placed": None, "separators": None}
+
+
+def _named(scores: Scores) -> dict[str, Any]:
+    """The fields of `Scores` alone, by name."""
+    return {own.name: getattr(scores, own.name) for own in fields(Scores)}
+
+
+def _joined(
+    kind: type[Scores], parts: Sequence[Scores], together: dict[str, Callable[..., Tensor]]
+) -> dict[str, Any]:
+    """Each tensor field of `kind`, of all parts together by its axis; None where a part has none."""
+    found = {own: [getattr(part, own.name) for part in parts] for own in fields(kind) if own.metadata}
+    return {
+        own.name: None if any(value is None for value in values) else together[own.metadata["axis"]](values)
+        for own, values in found.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -375,7 +328,7 @@ class Reduction:
         """The reduced features, in the dtype of the features."""
         return self.of(tokens.features, tokens.class_feature)
 
-    def of(self, values: Float[Tensor, "N D"], of_class: Tensor | None = None) -> Float[Tensor, "M D"]:
+    def of(self, values: Float[Tensor, "N *D"], of_class: Tensor | None = None) -> Float[Tensor, "M *D"]:
         """Anything that each token has, reduced as the features are; `of_class` is what the class token has,
         [D] or [frames, D], and counts nothing where it is not given."""
         if self.weights is None:

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
+from prumerge.errors import PrumergeError
+
 
 @no_type_check  # its fields are checked by `strict`
 @strict
@@ -85,7 +87,7 @@ class MobileVLMForConditionalGeneration(LlavaForConditionalGeneration):
         super().__init__(config)
         vision = config.vision_config
         if vision.image_size // vision.patch_size % 2:
-            raise ValueError(
+            raise PrumergeError(
                 "MobileVLM makes one token of 2 x 2 patches: a picture needs an even number a side"
             )
         self.model.multi_modal_projector = LDPProjector(config)

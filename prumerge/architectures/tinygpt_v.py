@@ -13,6 +13,8 @@ from torch import nn
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from prumerge.errors import PrumergeError
+
 
 @no_type_check  # its fields are checked by `strict`
 @strict
@@ -32,7 +34,7 @@ class TinyGPTVForConditionalGeneration(Blip2ForConditionalGeneration):
     def __init__(self, config: TinyGPTVConfig) -> None:
         super().__init__(config)
         if config.text_config.model_type != "phi" or not config.text_config.qk_layernorm:
-            raise ValueError("TinyGPT-V's language model is a Phi with qk_layernorm=True")
+            raise PrumergeError("TinyGPT-V's language model is a Phi with qk_layernorm=True")
         width, size = config.text_config.hidden_size, config.projector_size
         self.language_projection = nn.Sequential(
             nn.Linear(config.qformer_config.hidden_size, size), nn.Linear(size, width)

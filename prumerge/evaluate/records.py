@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from prumerge.errors import PrumergeError
+
 
 @dataclass(frozen=True)
 class Record:
@@ -66,7 +68,9 @@ class Log:
                 changes = "; ".join(
                     f"{name} was {before.get(name)}, now {settings.get(name)}" for name in different
                 )
-                raise ValueError(f"{path} was made with other settings ({changes}); choose another --output")
+                raise PrumergeError(
+                    f"{path} was made with other settings ({changes}); choose another --output"
+                )
         if self.repaired:
             os.truncate(path, len(whole))
         self._header = b"" if whole else header  # goes before the first answer
@@ -92,12 +96,12 @@ def read(path: Path) -> tuple[dict[str, Any], list[Record]]:
     Raises ValueError if it is no such file.
     """
     if not path.is_file():
-        raise ValueError(f"there are no answers at {str(path)!r}")
+        raise PrumergeError(f"there are no answers at {str(path)!r}")
     first, *rest = path.read_bytes().split(b"\n")[:-1] or [b""]
     try:
         settings, records = json.loads(first)["settings"], [Record(**json.loads(line)) for line in rest]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{str(path)!r} is no file of answers ({error})") from None
+        raise PrumergeError(f"{str(path)!r} is no file of answers ({error})") from None
     # Two runs at once may have asked the same.
     return settings, list({record.key: record for record in records}.values())
 

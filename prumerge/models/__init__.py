@@ -32,9 +32,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from prumerge.errors import PrumergeError
+from prumerge.models._vision import Merging
 from prumerge.supported import families
 from prumerge.tokens import VisualTokens
-from prumerge.vision import Merging
 
 __all__ = ["Family", "as_list", "check_sees", "encoder_of", "families", "family_of", "optional", "unwrap"]
 
@@ -57,7 +58,7 @@ def family_of(model_type: str) -> Family:
     """The adapter of a family; ValueError, naming the supported ones, if there is none."""
     name = model_type.replace("-", "_")
     if name not in families():
-        raise ValueError(
+        raise PrumergeError(
             f"models of type {model_type!r} are not supported yet; supported: {', '.join(families())} "
             "(a new family is one file with two functions, encode() and project(); see CONTRIBUTING.md)"
         )
@@ -78,7 +79,7 @@ def encoder_of(model_type: str, merging: Merging | None = None) -> Callable[...,
     if merging is None:
         return encode
     if "merging" not in signature(encode).parameters:
-        raise ValueError(
+        raise PrumergeError(
             f"{merging} merges inside the vision tower, which is not supported for models of type "
             f"{model_type!r} yet; use a method before the language model"
         )
@@ -107,7 +108,7 @@ def unwrap(model: nn.Module) -> PreTrainedModel:
 def check_sees(config: Any) -> None:
     """Raise ValueError if a configuration is not one of a vision-language model of a supported family."""
     if getattr(config, "vision_config", None) is None:
-        raise ValueError(
+        raise PrumergeError(
             f"{config.model_type!r} is not a vision-language model: it has no visual tokens to reduce; "
             "try 'tiny' or 'llava-hf/llava-1.5-7b-hf'"
         )

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prumerge.models._shared import pictures, project_each
+from prumerge.models._vision import Encoded
 from prumerge.tokens import VisualTokens
-from prumerge.vision import Encoded
 
 
 def scored(base: Any, outputs: Any) -> list[VisualTokens]:

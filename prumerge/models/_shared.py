@@ -15,9 +15,11 @@ from transformers.models.llava_next.modeling_llava_next import (
     image_size_to_num_patches,
 )
 
-from prumerge.tokens import Layer, Merged, Scores, Separators, VisualTokens
-from prumerge.vision import Encoded, Merging
-from prumerge.vision import encode as encode_pictures
+from prumerge.errors import PrumergeError
+from prumerge.models._vision import Encoded, Merging
+from prumerge.models._vision import encode as encode_pictures
+from prumerge.scores import Layer, Scores
+from prumerge.tokens import Merged, Separators, VisualTokens
 
 LLAVA_INPUTS = ("vision_feature_layer", "vision_feature_select_strategy")
 
@@ -44,7 +46,7 @@ def run_tower(
     strategy = strategy or asked
     encoded = encode_pictures(tower, pixels.to(tower.device), layers, merging)
     if (strategy == "default") != encoded.class_token:
-        raise ValueError(
+        raise PrumergeError(
             f"vision_feature_select_strategy={strategy!r} does not fit this vision tower: "
             "'default' drops the class token, 'full' is for towers without one"
         )
@@ -78,7 +80,12 @@ def pictures(
     def scores(queries: Tensor, keys: Tensor, here: slice) -> Scores:
         own = keys[here.start if frames == 1 else here, 0] if encoded.class_token else None
         asking = queries[here] if encoded.class_token else pool(queries[here])
-        return asking.flatten(0, 1), pool(keys[here, encoded.first :]).flatten(0, 1), own
+        return Scores(
+            queries=asking.flatten(0, 1),
+            keys=pool(keys[here, encoded.first :]).flatten(0, 1),
+            heads=encoded.heads,
+            class_key=own,
+        )
 
     of = None if encoded.scores_of is None else cache(encoded.scores_of)  # of all pictures at once
 
@@ -90,27 +97,22 @@ def pictures(
     for start in range(0, len(batch), frames):
         here = slice(start, start + frames)
         place = start if frames == 1 else here
-        queries, keys, class_key = scores(encoded.queries, encoded.keys, here)
-        class_tokens: dict[str, Any] = {}
-        if encoded.class_token:
-            class_tokens["class_key"] = class_key
-            if behind is None:  # else there is none of the same kind
-                class_tokens["class_feature"] = batch[place, 0]
+        own = scores(encoded.queries, encoded.keys, here)
+        # Behind a projector there is no class token of the same kind.
+        class_feature = batch[place, 0] if encoded.class_token and behind is None else None
         grid, merged = (frames, rows, columns), None
         if encoded.source is not None:
             merged = Merged(grid, encoded.source[start])
             grid = (1, 1, batch.shape[1] - encoded.first)
         found.append(
             VisualTokens(
+                **vars(own),
                 features=features[here].flatten(0, 1),
                 grid=grid,
-                keys=keys,
-                queries=queries,
-                heads=encoded.heads,
+                class_feature=class_feature,
                 elsewhere=partial(elsewhere, here) if of else None,
                 sizes=None if encoded.sizes is None else encoded.sizes[start, encoded.first :],
                 merged=merged,
-                **class_tokens,
                 **more,
             )
         )

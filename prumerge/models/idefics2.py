@@ -13,8 +13,8 @@ import torch
 
 from prumerge.models._shared import as_they_are as project
 from prumerge.models._shared import pictures
+from prumerge.models._vision import Encoded
 from prumerge.tokens import VisualTokens
-from prumerge.vision import Encoded
 
 __all__ = ["ENCODER_INPUTS", "encode", "project"]
 

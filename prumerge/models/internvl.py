@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from prumerge.errors import PrumergeError
 from prumerge.models._shared import LLAVA_INPUTS, blocks, pictures, run_model
 from prumerge.models._shared import as_tensor as deliver
 from prumerge.models._shared import as_they_are as project
+from prumerge.models._vision import Encoded
 from prumerge.tokens import VisualTokens
-from prumerge.vision import Encoded
 
 __all__ = ["ENCODER_INPUTS", "deliver", "encode", "project"]
 
@@ -29,7 +30,7 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
     tower, config = base.vision_tower, base.config
     layer, strategy = (inputs.get(name) or getattr(config, name) for name in LLAVA_INPUTS)
     if strategy != "default":
-        raise ValueError(
+        raise PrumergeError(
             f"vision_feature_select_strategy={strategy!r} does not fit this tower; it must be 'default'"
         )
     depth = len(tower.encoder.layer)

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from prumerge.models._shared import LLAVA_INPUTS, pictures, project_each, run_tower
+from prumerge.models._vision import Merging
 from prumerge.tokens import VisualTokens
-from prumerge.vision import Merging
 
 TAKES = "pictures"
 ATTENTION = "class token, or with SigLIP the mean over patches"

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from prumerge.errors import PrumergeError
 from prumerge.models._shared import LLAVA_INPUTS, pictures, run_tower, side
 from prumerge.models._shared import as_tensor as deliver
 from prumerge.models.llava import project
@@ -33,7 +34,7 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
         return pictures(encoded, length, length)
     frames, each = videos.shape[1], length**2
     if (most := base.config.video_seq_length // (1 + each)) < frames:
-        raise ValueError(f"this model takes videos of {most} frames, not of {frames}; take fewer frames")
+        raise PrumergeError(f"this model takes videos of {most} frames, not of {frames}; take fewer frames")
     encoded = run_tower(base.video_tower, base.config, inputs, videos.flatten(0, 1), strategy="default")
     frame = torch.arange(frames)
     return [

@@ -7,7 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from prumerge import ops
-from prumerge.frames import FrameByFrame
+from prumerge.errors import PrumergeError
+from prumerge.reducer import FrameByFrame
 from prumerge.tokens import Reduction, VisualTokens
 
 
@@ -35,7 +36,7 @@ class CDPruner(FrameByFrame):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.theta is not None and not 0 <= self.theta < 1:
-            raise ValueError(f"{self}: theta must be at least 0 and below 1")
+            raise PrumergeError(f"{self}: theta must be at least 0 and below 1")
 
     def choose(self, tokens: VisualTokens, count: int) -> Reduction:
         relevance = self.relevance(tokens, instead="divprune")

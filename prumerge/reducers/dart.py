@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from prumerge import ops
-from prumerge.frames import FrameByFrame
+from prumerge.errors import PrumergeError
+from prumerge.reducer import FrameByFrame
 from prumerge.tokens import Reduction, VisualTokens
 
 
@@ -31,7 +32,7 @@ class Dart(FrameByFrame):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.pivots < 1:
-            raise ValueError(f"{self}: pivots must be at least 1")
+            raise PrumergeError(f"{self}: pivots must be at least 1")
 
     def choose(self, tokens: VisualTokens, count: int) -> Reduction:
         pivots = ops.top(tokens.keys.float().norm(p=1, dim=-1), min(self.pivots, count))

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prumerge import ops
-from prumerge.frames import FrameByFrame
+from prumerge.reducer import FrameByFrame
 from prumerge.tokens import Reduction, VisualTokens
 
 

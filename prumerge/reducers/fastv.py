@@ -3,7 +3,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prumerge import ops
-from prumerge.places import LayerReducer
+from prumerge.errors import PrumergeError
+from prumerge.reducer import LayerReducer
 from prumerge.tokens import Reduction, VisualTokens
 
 
@@ -26,7 +27,7 @@ class FastV(LayerReducer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.layer < 1:
-            raise ValueError(f"{self}: layer must be at least 1, attention has to be read before it")
+            raise PrumergeError(f"{self}: layer must be at least 1, attention has to be read before it")
 
     def depths(self, layers: int) -> tuple[int, ...]:
         return (self.layer,)

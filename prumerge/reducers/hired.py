@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from prumerge import ops
+from prumerge.errors import PrumergeError
 from prumerge.reducer import Reducer
 from prumerge.tokens import Reduction, VisualTokens
 
@@ -36,7 +37,7 @@ class HiRED(Reducer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.alpha <= 1:
-            raise ValueError(f"{self}: alpha is a share from 0 to 1")
+            raise PrumergeError(f"{self}: alpha is a share from 0 to 1")
         if self.tiles is not None:
             ops.rows_by_columns(self.tiles)
 
@@ -52,7 +53,7 @@ class HiRED(Reducer):
         if self.tiles is not None:
             area, areas = ops.cells((1, rows, columns), None, self.tiles, attention.device)
         if areas != parts:
-            raise ValueError(f"{self}: {areas} tiles do not fit the {parts} sub-images of this picture")
+            raise PrumergeError(f"{self}: {areas} tiles do not fit the {parts} sub-images of this picture")
         whole = max(min(int(count * self.alpha), size), count - parts * size)
         content = ops.top(tokens.scored_by("first").attention()[:size], int(size * (1 - self.alpha)))
         shares = ops.members(area[content], parts).sum(dim=1)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from prumerge import ops
-from prumerge.frames import FrameByFrame
+from prumerge.errors import PrumergeError
+from prumerge.reducer import FrameByFrame
 from prumerge.tokens import Reduction, VisualTokens
 
 
@@ -32,7 +33,7 @@ class HoloV(FrameByFrame):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.crops < 1:
-            raise ValueError(f"{self}: crops must be at least 1")
+            raise PrumergeError(f"{self}: crops must be at least 1")
 
     def choose(self, tokens: VisualTokens, count: int) -> Reduction:
         attention, crops = tokens.scored_by("writer").attention(), min(self.crops, len(tokens))

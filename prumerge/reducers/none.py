@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from prumerge.errors import PrumergeError
 from prumerge.reducer import Reducer
 from prumerge.tokens import Reduction, VisualTokens
 
@@ -18,7 +19,7 @@ class KeepAll(Reducer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.keep is not None:
-            raise ValueError(
+            raise PrumergeError(
                 "none keeps every visual token; for a budget choose another method, e.g. spatial:keep=36"
             )
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prumerge import ops
+from prumerge.errors import PrumergeError
 from prumerge.reducer import Reducer
 from prumerge.tokens import Reduction, VisualTokens
 
@@ -22,7 +23,7 @@ class Pool(Reducer):
         if self.grid is not None:
             ops.rows_by_columns(self.grid)
             if self.keep != type(self).keep:
-                raise ValueError(f"{self}: give keep or grid, not both")
+                raise PrumergeError(f"{self}: give keep or grid, not both")
 
     def __call__(self, tokens: VisualTokens) -> Reduction:
         count = None if self.grid else self.count(len(tokens))

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prumerge import ops
-from prumerge.merging import AttentionMerging
+from prumerge.reducers._merging import AttentionMerging
 from prumerge.tokens import Reduction, VisualTokens
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from prumerge import ops
-from prumerge.merging import AttentionMerging
+from prumerge.reducers._merging import AttentionMerging
 from prumerge.tokens import Reduction, VisualTokens
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from prumerge import ops
-from prumerge.places import LayerReducer
-from prumerge.reducer import Reducer
+from prumerge.errors import PrumergeError
+from prumerge.reducer import LayerReducer, Reducer
 from prumerge.tokens import Reduction, VisualTokens
 
 
@@ -35,9 +35,9 @@ class PyramidDrop(LayerReducer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.ratio <= 1:
-            raise ValueError(f"{self}: ratio must be above 0 and at most 1")
+            raise PrumergeError(f"{self}: ratio must be above 0 and at most 1")
         if self.keep is not None and self.ratio != 0.5:
-            raise ValueError(f"{self}: give keep or ratio, not both")
+            raise PrumergeError(f"{self}: give keep or ratio, not both")
         if self.layers is not None:
             ops.listed(self.layers)
 

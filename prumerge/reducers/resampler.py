@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch.nn.functional import normalize
 
 from prumerge import ops
+from prumerge.errors import PrumergeError
 from prumerge.reducer import Reducer
 from prumerge.tokens import Reduction, VisualTokens
 
@@ -26,7 +27,7 @@ class Resampler(Reducer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.temperature <= 0:
-            raise ValueError(f"{self}: temperature must be above 0")
+            raise PrumergeError(f"{self}: temperature must be above 0")
 
     def __call__(self, tokens: VisualTokens) -> Reduction:
         cell, count = ops.cells(tokens.grid, self.count(len(tokens)), None, tokens.features.device)

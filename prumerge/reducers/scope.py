@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from prumerge import ops
-from prumerge.frames import FrameByFrame
+from prumerge.reducer import FrameByFrame
 from prumerge.tokens import Reduction, VisualTokens
 
 

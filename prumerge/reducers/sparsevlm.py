@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prumerge import ops
-from prumerge.places import LayerReducer
-from prumerge.reducer import Reducer
+from prumerge.errors import PrumergeError
+from prumerge.reducer import LayerReducer, Reducer
 from prumerge.tokens import Reduction, VisualTokens
 
 # Of 576 tokens: what is called so many, and what its three stages keep.
@@ -53,9 +53,9 @@ class SparseVLM(LayerReducer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.recycle <= 1:
-            raise ValueError(f"{self}: recycle is a share from 0 to 1")
+            raise PrumergeError(f"{self}: recycle is a share from 0 to 1")
         if self.layers is not None and len(ops.listed(self.layers)) != 3:
-            raise ValueError(f"{self}: there are three stages, such as layers=3-7-16")
+            raise PrumergeError(f"{self}: there are three stages, such as layers=3-7-16")
 
     def depths(self, layers: int) -> tuple[int, ...]:
         if self.layers is not None:

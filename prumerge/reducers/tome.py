@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from prumerge import ops
-from prumerge.frames import joined, shares
-from prumerge.places import TowerReducer
+from prumerge.errors import PrumergeError
+from prumerge.reducer import TowerReducer, joined, shares
 from prumerge.tokens import Reduction, VisualTokens
 
 
@@ -38,9 +38,9 @@ class ToMe(TowerReducer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.keep is not None and (self.r, self.inflect) != (8, 0.0):
-            raise ValueError(f"{self}: give keep or r, not both")
+            raise PrumergeError(f"{self}: give keep or r, not both")
         if not -1 <= self.inflect <= 1 or (isinstance(self.r, str) and self.inflect):
-            raise ValueError(f"{self}: inflect is a slope from -1 to 1, for an r that is one number")
+            raise PrumergeError(f"{self}: inflect is a slope from -1 to 1, for an r that is one number")
         ops.listed(self.r)
 
     def schedule(self, patches: int, blocks: int) -> list[int]:
@@ -56,7 +56,7 @@ class ToMe(TowerReducer):
             counts.append(min(r, left // 2))
             left -= counts[-1]
         if target < left and target:
-            raise ValueError(
+            raise PrumergeError(
                 f"{self}: each of the {blocks} blocks can halve the tokens at most, so {left} is the least "
                 f"they can leave of {patches}"
             )

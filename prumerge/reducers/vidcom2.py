@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from prumerge import ops
+from prumerge.errors import PrumergeError
 from prumerge.reducer import Reducer
 from prumerge.tokens import Reduction, VisualTokens
 
@@ -36,7 +37,7 @@ class VidCom2(Reducer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.temperature <= 0:
-            raise ValueError(f"{self}: temperature must be above 0")
+            raise PrumergeError(f"{self}: temperature must be above 0")
 
     def __call__(self, tokens: VisualTokens) -> Reduction:
         frames = tokens.grid[0]

@@ -7,7 +7,8 @@ import torch
 from torch.nn.functional import normalize
 
 from prumerge import ops
-from prumerge.frames import FrameByFrame
+from prumerge.errors import PrumergeError
+from prumerge.reducer import FrameByFrame
 from prumerge.tokens import Reduction, VisualTokens
 
 
@@ -37,7 +38,7 @@ class VisionZip(FrameByFrame):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.contextual is not None and self.contextual < 0:
-            raise ValueError(f"{self}: contextual must not be negative")
+            raise PrumergeError(f"{self}: contextual must not be negative")
 
     def choose(self, tokens: VisualTokens, count: int) -> Reduction:
         has_one = tokens.class_feature is not None

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from prumerge import ops
-from prumerge.frames import FrameByFrame
+from prumerge.errors import PrumergeError
+from prumerge.reducer import FrameByFrame
 from prumerge.tokens import Reduction, VisualTokens
 
 
@@ -34,9 +35,9 @@ class VisPruner(FrameByFrame):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.important <= 1:
-            raise ValueError(f"{self}: important is a share from 0 to 1")
+            raise PrumergeError(f"{self}: important is a share from 0 to 1")
         if self.step < 1:
-            raise ValueError(f"{self}: step must be at least 1")
+            raise PrumergeError(f"{self}: step must be at least 1")
 
     def choose(self, tokens: VisualTokens, count: int) -> Reduction:
         attention, by_attention = tokens.scored_by("writer").attention(), int(count * self.important)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 from types import MappingProxyType
 
+from prumerge.errors import PrumergeError
 from prumerge.roofline.hardware import Machine
 
 ROUNDS = 7
@@ -42,7 +43,7 @@ def check_idle(cores: int) -> None:
     except (AttributeError, OSError):  # Windows has none
         return
     if load > BUSY * cores:
-        raise ValueError(
+        raise PrumergeError(
             f"this machine is busy (load {load:.1f} on {cores} cores), so that its figures would be too low; "
             f"try again when the load of the last minute is below {BUSY * cores:.2g}"
         )
@@ -75,7 +76,7 @@ def _best(run: Callable[[], object], what: str) -> float:
         run()
         times.append(time.perf_counter() - start)
     if median(times) > SPREAD * min(times):
-        raise ValueError(
+        raise PrumergeError(
             f"{what} scatter (best {min(times) * 1e3:.1f} ms, median {median(times) * 1e3:.1f} ms): "
             "something else uses this machine; try again when it is quiet"
         )

@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from prumerge.errors import PrumergeError
+
 _DATA = Path(__file__).parent / "models.json"
 _Config = Mapping[str, Any]
 
@@ -166,16 +168,16 @@ def model(name: str) -> Model:
     if path.is_dir():
         path /= "config.json"
     if not path.is_file():
-        raise ValueError(
+        raise PrumergeError(
             f"there is no model {name!r}; "
             f"choose from: {', '.join(names())}, or give the path of a config.json"
         )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{str(path)!r} is no JSON: {error}") from None
+        raise PrumergeError(f"{str(path)!r} is no JSON: {error}") from None
     if not isinstance(config, dict):
-        raise ValueError(f"{str(path)!r} is no model's config.json")
+        raise PrumergeError(f"{str(path)!r} is no model's config.json")
     return read(config, path.parent.name if path.name == "config.json" else path.stem)
 
 
@@ -188,7 +190,7 @@ def read(config: _Config, name: str = "model") -> Model:
     if text is None and vision is not None and "hidden_size" in config:
         text = config  # Qwen2-VL and Qwen2.5-VL write the text's sizes at the top
     if not isinstance(text, Mapping) or not isinstance(vision, Mapping):
-        raise ValueError(
+        raise PrumergeError(
             f"{name} (model_type {kind!r}) is no vision-language model: "
             "its config has no text_config and vision_config"
         )
@@ -197,7 +199,7 @@ def read(config: _Config, name: str = "model") -> Model:
     family = FAMILIES.get(kind)
     if family is None:
         known = ", ".join(FAMILIES)
-        raise ValueError(
+        raise PrumergeError(
             f"{name}: how {kind!r} joins tower and language model is not known; known are: {known}"
         )
     notes = []
@@ -212,9 +214,9 @@ def read(config: _Config, name: str = "model") -> Model:
 def read_language(config: _Config, name: str = "model") -> LanguageModel:
     """The language model from a `text_config`."""
     if "kv_lora_rank" in config:
-        raise ValueError(f"{name}: attention with a latent cache (kv_lora_rank) is not covered")
+        raise PrumergeError(f"{name}: attention with a latent cache (kv_lora_rank) is not covered")
     if any(kind.startswith("linear") for kind in config.get("layer_types") or ()):
-        raise ValueError(f"{name}: layers of linear attention are not covered")
+        raise PrumergeError(f"{name}: layers of linear attention are not covered")
     get = _reader(config, name)
     layers, width, heads = get("num_hidden_layers"), get("hidden_size"), get("num_attention_heads")
     experts = _experts(config, get)
@@ -251,7 +253,7 @@ def read_tower(config: _Config, feature_layer: int | list[int] = -1, name: str =
         for layer in (feature_layer if isinstance(feature_layer, list) else [feature_layer])
     )
     if not 0 < deepest <= layers:
-        raise ValueError(f"{name}: vision_feature_layer {feature_layer} is not among {layers} layers")
+        raise PrumergeError(f"{name}: vision_feature_layer {feature_layer} is not among {layers} layers")
     window = config.get("window_size")
     return VisionTower(
         layers=layers,
@@ -297,7 +299,7 @@ def _pooled(config: _Config, tower: VisionTower, language: LanguageModel) -> Pro
     """Gemma 3: patches are averaged, then one matrix."""
     patches, tokens = (tower.side or 0) ** 2, config.get("mm_tokens_per_image", 256)
     if patches % tokens:
-        raise ValueError(f"{patches} patches cannot be averaged to {tokens} visual tokens")
+        raise PrumergeError(f"{patches} patches cannot be averaged to {tokens} visual tokens")
     return Projector(((tower.width, language.width),), patches // tokens)
 
 
@@ -330,11 +332,13 @@ def _original_llava(config: _Config) -> _Config:
     """The layout of Transformers for a config of the original LLaVA code."""
     tower = config["mm_vision_tower"]
     if tower not in _TOWERS:
-        raise ValueError(
+        raise PrumergeError(
             f"the sizes of the vision tower {tower!r} are not known; known are: {', '.join(_TOWERS)}"
         )
     if (kind := config.get("mm_projector_type", "linear")) != "mlp2x_gelu":
-        raise ValueError(f"the projector {kind!r} of original checkpoints is not known; known is mlp2x_gelu")
+        raise PrumergeError(
+            f"the projector {kind!r} of original checkpoints is not known; known is mlp2x_gelu"
+        )
     return {
         "model_type": "llava",
         "vision_feature_layer": config.get("mm_vision_select_layer", -2),
@@ -352,10 +356,10 @@ def _reader(config: _Config, name: str) -> Callable[..., Any]:
         if value is None:
             value = defaults.get(key, implied)
         if value is None:
-            raise ValueError(f"{name}: the config has no {key}")
+            raise PrumergeError(f"{name}: the config has no {key}")
         sizes = value if isinstance(value, list | tuple) else [value]
         if not all(type(size) is int and size > 0 for size in sizes):
-            raise ValueError(f"{name}: {key} must be a whole number above 0, not {value!r}")
+            raise PrumergeError(f"{name}: {key} must be a whole number above 0, not {value!r}")
         return value
 
     return get
@@ -366,7 +370,7 @@ def _side(size: int | list[int] | tuple[int, ...]) -> int:
     if isinstance(size, int):
         return size
     if len(set(size)) > 1:
-        raise ValueError(f"pictures and patches must be square, not {size}")
+        raise PrumergeError(f"pictures and patches must be square, not {size}")
     return size[0]
 
 

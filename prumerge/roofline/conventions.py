@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from prumerge.errors import PrumergeError
 from prumerge.roofline.configs import LanguageModel
 from prumerge.roofline.cost import Op
 
@@ -28,7 +29,7 @@ FORMULAS = {
 
 def check(name: str) -> str:
     if name not in FORMULAS:
-        raise ValueError(f"there is no convention {name!r}; choose from: {', '.join(FORMULAS)}")
+        raise PrumergeError(f"there is no convention {name!r}; choose from: {', '.join(FORMULAS)}")
     return name
 
 
@@ -86,7 +87,7 @@ class Viewer:
 
 def card(name: str) -> Card:
     if (key := name.strip().lower()) not in CARDS:
-        raise ValueError(f"llm-viewer-2024-03 has no machine {name!r}; choose from: {', '.join(CARDS)}")
+        raise PrumergeError(f"llm-viewer-2024-03 has no machine {name!r}; choose from: {', '.join(CARDS)}")
     return CARDS[key]
 
 

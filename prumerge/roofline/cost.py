@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from prumerge.errors import PrumergeError
 from prumerge.roofline.configs import Experts, LanguageModel, Projector, VisionTower
 from prumerge.roofline.precision import Precision
 
@@ -62,13 +63,13 @@ class Setting:
     def __post_init__(self) -> None:
         for name, number in (("batch", self.batch), ("tensor_parallel", self.shards)):
             if number < 1:
-                raise ValueError(f"{name} must be at least 1, not {number}")
+                raise PrumergeError(f"{name} must be at least 1, not {number}")
         for name, choice, choices in (
             ("attention", self.attention, ("fused", "eager")),
             ("causal", self.causal, ("full", "half")),
         ):
             if choice not in choices:
-                raise ValueError(f"{name} is {' or '.join(choices)}, not {choice!r}")
+                raise PrumergeError(f"{name} is {' or '.join(choices)}, not {choice!r}")
 
 
 # Parts
@@ -337,7 +338,7 @@ def live_activations(ops: Sequence[Op], stream: float) -> float:
 def _share(size: int, setting: Setting) -> int:
     """What one of the devices holds."""
     if size % setting.shards:
-        raise ValueError(f"{size} heads or columns cannot be divided among {setting.shards} devices")
+        raise PrumergeError(f"{size} heads or columns cannot be divided among {setting.shards} devices")
     return size // setting.shards
 
 

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from prumerge.errors import PrumergeError
 from prumerge.roofline import cost
 from prumerge.roofline.configs import Model
 from prumerge.roofline.cost import Op, Setting
@@ -84,7 +85,7 @@ class Stage:
         }
         if op.sent:
             if not self.machine.link:
-                raise ValueError(
+                raise PrumergeError(
                     f"{self.machine.name} has no link to other devices; leave out --tensor-parallel"
                 )
             times["link"] = op.sent / self.machine.link
@@ -258,7 +259,7 @@ def _last(holds: Callable[[int], bool], workload: Workload) -> int:
 def schedule(spec: str, layers: int) -> tuple[int, ...]:
     """Visual tokens in each layer: `576`; for methods inside the model `576x2+288` (2 layers, the rest)."""
     if not re.fullmatch(r"(\d+x\d+\+)*\d+", spec.strip()):
-        raise ValueError(
+        raise PrumergeError(
             f"{spec!r} is no number of visual tokens; write a whole number of at least 0, such as 576, "
             "or tokens for so many layers and then for the rest: 576x2+288"
         )
@@ -266,10 +267,10 @@ def schedule(spec: str, layers: int) -> tuple[int, ...]:
     runs = [(int(tokens), int(times)) for tokens, times in (run.split("x") for run in first)]
     left = layers - sum(times for _, times in runs)
     if left < 1:
-        raise ValueError(f"{spec!r} is for more than the {layers} layers of the model")
+        raise PrumergeError(f"{spec!r} is for more than the {layers} layers of the model")
     counts = [tokens for tokens, times in [*runs, (int(rest), left)] for _ in range(times)]
     if counts != sorted(counts, reverse=True):
-        raise ValueError(f"{spec!r} has more visual tokens in a later layer than before")
+        raise PrumergeError(f"{spec!r} has more visual tokens in a later layer than before")
     return tuple(counts)
 
 
@@ -289,14 +290,14 @@ def workload(
     tiles = model.tiles if tiles is None else tiles
     for name, value, least in (("text", text, 0), ("new_tokens", new_tokens, 1), ("tiles", tiles, 1)):
         if value < least:
-            raise ValueError(f"{name} must be at least {least}, not {value}")
+            raise PrumergeError(f"{name} must be at least {least}, not {value}")
     if model.visual_tokens is not None:
         encoded = model.visual_tokens * tiles
         if visual[0] > encoded:
-            raise ValueError(
+            raise PrumergeError(
                 f"{visual[0]} visual tokens are more than the {encoded} that {model.name} makes of {tiles} "
                 f"{'tile' if tiles == 1 else 'tiles'}; ask for fewer, or for more tiles"
             )
     if visual[0] + text < 1 or visual[-1] + text < 1:
-        raise ValueError("there must be at least one token of text or picture")
+        raise PrumergeError("there must be at least one token of text or picture")
     return Workload(visual, encoded, text, new_tokens, tiles, whole_tower)

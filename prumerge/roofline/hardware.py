@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
+from prumerge.errors import PrumergeError
+
 _DATA = Path(__file__).parent / "machines.json"
 
 
@@ -34,7 +36,7 @@ class Machine:
         if arithmetic == "fp16" and "fp16" not in self.rates:
             arithmetic = "fp32"
         if arithmetic not in self.rates:
-            raise ValueError(
+            raise PrumergeError(
                 f"{self.name} has no {arithmetic} arithmetic, only {', '.join(self.rates)}; "
                 "name another after a colon, such as w8a8:fp16, or keep activations at 16 bits: w4a16"
             )
@@ -54,7 +56,9 @@ def machine(name: str) -> Machine:
     """A preset by its name."""
     known = _read()
     if (key := name.strip().lower()) not in known:
-        raise ValueError(f"there is no machine {name!r}; choose from: {', '.join(known)}, or use --calibrate")
+        raise PrumergeError(
+            f"there is no machine {name!r}; choose from: {', '.join(known)}, or use --calibrate"
+        )
     return known[key]
 
 

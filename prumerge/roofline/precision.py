@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from prumerge.errors import PrumergeError
+
 WIDTHS = {"w": (2, 3, 4, 8, 16, 32), "a": (4, 8, 16, 32), "kv": (2, 3, 4, 8, 16, 32)}
 ARITHMETIC = {"int4": 4, "int8": 8, "fp8": 8, "fp16": 16, "fp32": 32}
 """Operands may be narrower than the arithmetic (they are widened first), never wider."""
@@ -41,19 +43,19 @@ def parse(spec: str) -> Precision:
     """
     found = re.fullmatch(r"w(\d+)a(\d+)(?:kv(\d+))?(?::(\w+))?", spec.strip().lower())
     if not found:
-        raise ValueError(
+        raise PrumergeError(
             f"{spec!r} is no bit width; write weights and activations as in w4a16, w8a8kv8, w8a8:fp8"
         )
     weights, activations, cache = int(found[1]), int(found[2]), int(found[3] or found[2])
     for letter, width in (("w", weights), ("a", activations), ("kv", cache)):
         if width not in WIDTHS[letter]:
             choices = ", ".join(f"{letter}{choice}" for choice in WIDTHS[letter])
-            raise ValueError(f"{letter}{width} in {spec!r} is impossible; choose from: {choices}")
+            raise PrumergeError(f"{letter}{width} in {spec!r} is impossible; choose from: {choices}")
     arithmetic = found[4] or _arithmetic(weights, activations)
     if arithmetic not in ARITHMETIC:
-        raise ValueError(f"there is no arithmetic {arithmetic!r}; choose from: {', '.join(ARITHMETIC)}")
+        raise PrumergeError(f"there is no arithmetic {arithmetic!r}; choose from: {', '.join(ARITHMETIC)}")
     if ARITHMETIC[arithmetic] < max(weights, activations):
-        raise ValueError(f"{max(weights, activations)}-bit operands cannot be multiplied in {arithmetic}")
+        raise PrumergeError(f"{max(weights, activations)}-bit operands cannot be multiplied in {arithmetic}")
     return Precision(weights, activations, cache, arithmetic)
 
 

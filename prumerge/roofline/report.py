@@ -7,6 +7,7 @@ from dataclasses import asdict
 from itertools import groupby, product
 from typing import Any
 
+from prumerge.errors import PrumergeError
 from prumerge.roofline.configs import Model
 from prumerge.roofline.conventions import card, count, llm_viewer
 from prumerge.roofline.cost import Op
@@ -117,14 +118,14 @@ def viewer_rows(
     """What LLM-Viewer would print; ValueError for what it cannot express."""
     for precision in precisions:
         if len({precision.weights, precision.activations, precision.cache}) > 1:
-            raise ValueError(
+            raise PrumergeError(
                 "llm-viewer-2024-03 has one width for weights, activations and cache, unlike "
                 f"{precision.name}; write w{precision.weights}a{precision.weights}"
             )
     rows = []
     for name, precision, work in product(cards, precisions, workloads):
         if len(set(work.visual)) > 1:
-            raise ValueError("llm-viewer-2024-03 has the same tokens in every layer")
+            raise PrumergeError("llm-viewer-2024-03 has the same tokens in every layer")
         answer = llm_viewer(model.language, work.prompt[0], card(name), precision.weights)
         rows.append(
             {

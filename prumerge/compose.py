@@ -1,0 +1,141 @@
+"""Methods made of methods: one after the other, over the frames of a video, by where each of them works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch.nn.functional import normalize
+
+from prumerge.errors import PrumergeError
+from prumerge.reducer import PLACES, LayerReducer, Reducer, TowerReducer, joined
+from prumerge.tokens import Reduction, VisualTokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain(Reducer):
+    """Methods one after the other, each on what the one before it left: `"a+b"`.
+
+    Methods before the language model are matrices, so a chain of them is their product. One method in the
+    vision tower may come first and one inside the language model last.
+    """
+
+    chain: tuple[Reducer, ...]
+
+    def __post_init__(self) -> None:
+        at = [PLACES.index(part.place) for part in self.chain]
+        for place in (0, 2):
+            if at.count(place) > 1:
+                raise PrumergeError(f"{self}: only one method of a chain can work in the {PLACES[place]}")
+        if at != sorted(at):
+            ordered = "+".join(map(str, sorted(self.chain, key=lambda part: PLACES.index(part.place))))
+            raise PrumergeError(
+                f"{self}: a picture comes by the vision tower first and the language model last; "
+                f"write {ordered}"
+            )
+
+    @property
+    def parts(self) -> tuple[Reducer, ...]:
+        return self.chain
+
+    def __call__(self, tokens: VisualTokens) -> Reduction:
+        """What the methods before the language model decide together; every token where there is none."""
+        whole = None
+        for part in self.chain:
+            if part.place != Reducer.place:
+                continue
+            if whole is None:
+                whole = part(tokens)
+            else:
+                whole = part(tokens.reduced(whole)).after(whole, len(tokens), tokens.class_tokens)
+        if whole is None:
+            return Reduction(torch.arange(len(tokens), device=tokens.features.device))
+        return whole
+
+    def __str__(self) -> str:
+        return "+".join(map(str, self.chain))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverFrames(Reducer):
+    """A method, frame by frame or on what does not repeat; other pictures are reduced as by the method.
+
+    By itself a method looks at all frames of a video, or tiles of a large picture, together. `"method@each"`
+    gives each frame or tile to it alone, so that `keep` is a budget for each. `"method@merged"` first merges
+    what repeats from frame to frame: the token of the first frame that shows something absorbs those at the
+    same place in the frames after it.
+    """
+
+    method: Reducer
+    frames: Literal["each", "merged"]
+    threshold: float = 0.9
+    """Merged: the cosine of two tokens from which on one is the other's repeat."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        inside = [part for part in self.method.parts if part.place != Reducer.place]
+        if inside:
+            raise PrumergeError(
+                f"{self}: {inside[0]} works in the {inside[0].place}, where a picture is not seen "
+                "frame by frame; leave out what follows @"
+            )
+        object.__setattr__(self, "needs", ", ".join(part.needs for part in self.method.parts))
+        object.__setattr__(
+            self, "video", self.frames == "merged" or any(part.video for part in self.method.parts)
+        )
+        if not -1 <= self.threshold <= 1:
+            raise PrumergeError(f"{self}: a cosine lies between -1 and 1, so a threshold must as well")
+
+    def __call__(self, tokens: VisualTokens) -> Reduction:
+        if self.frames == "each":
+            frames = tokens.frames()
+            parts = {number: self.method(frame) for number, frame in enumerate(frames)}
+            return joined(parts, [len(frame) for frame in frames])
+        if tokens.grid[0] == 1:
+            return self.method(tokens)
+        first = repeats(tokens, self.threshold)
+        left = tokens.reduced(first, by_frame=True)
+        return self.method(left).after(first, len(tokens), left.class_tokens)
+
+    def __str__(self) -> str:
+        threshold = f"={self.threshold}" if self.threshold != type(self).threshold else ""
+        return f"{self.method}@{self.frames}{threshold}"
+
+
+def repeats(tokens: VisualTokens, threshold: float) -> Reduction:
+    """Each token that is not like the one its place last kept stays, averaged with its repeats after it."""
+    frames, rows, columns = tokens.grid
+    direction = normalize(tokens.features.detach().float(), dim=-1).view(frames, rows * columns, -1)
+    own = torch.arange(len(tokens), device=direction.device).view(frames, -1)
+    owner, like = [own[0]], direction[0]
+    for frame in range(1, frames):
+        again = (direction[frame] * like).sum(-1) >= threshold
+        owner.append(torch.where(again, owner[-1], own[frame]))
+        like = torch.where(again[:, None], like, direction[frame])
+    owners = torch.cat(owner)
+    index = (owners == own.flatten()).nonzero()[:, 0]
+    members = (owners == index[:, None]).float()
+    return Reduction(index, members / members.sum(1, keepdim=True))
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A method's parts by where they work."""
+
+    tower: TowerReducer | None = None
+    """Inside the vision tower."""
+    before: Reducer | None = None
+    """Between encoder and language model; None: every token goes on."""
+    layers: LayerReducer | None = None
+    """Between layers of the language model."""
+
+    @classmethod
+    def of(cls, method: Reducer) -> Placed:
+        """The parts of a method, a chain's or its own."""
+        tower, before, layers = ([part for part in method.parts if part.place == place] for place in PLACES)
+        return cls(
+            tower=cast(TowerReducer, tower[0]) if tower else None,
+            before=(Chain(chain=tuple(before)) if len(before) > 1 else before[0]) if before else None,
+            layers=cast(LayerReducer, layers[0]) if layers else None,
+        )

@@ -1,0 +1,1 @@
+"""One question, answered and timed stage by stage."""

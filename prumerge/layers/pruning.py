@@ -1,0 +1,348 @@
+"""Reduction between the layers of a language model (FastV, PyramidDrop, SparseVLM).
+
+The layers of one model get a `forward` of their own. At a stage the hidden states of the visual tokens go
+through the method's matrix and the columns that are left over are cut; later layers run with the positions,
+the mask and the KV cache of the shorter rows. Behind the last layer rows get their full length again (zeros
+where tokens were dropped), so that nobody outside notices: logits, labels and answers keep their places.
+
+Attention stays what it is (SDPA, flash attention): the few rows a method looks at are computed from q and k.
+With sizes, a token that stands for s patches gets log(s) on the logits of its key in every layer.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from statistics import fmean
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from prumerge.compose import Placed
+from prumerge.errors import PrumergeError
+from prumerge.layers.attention import can_look, received
+from prumerge.layers.binding import Bound
+from prumerge.layers.layout import Layout, Pass
+from prumerge.layers.masks import biased, causal
+from prumerge.models import family_of, optional, unwrap
+from prumerge.reducer import LayerReducer, Reducer
+from prumerge.tokens import VisualTokens
+
+
+def pruning(
+    model: nn.Module, reducer: Reducer, sizes: Float[Tensor, "B L"] | None = None
+) -> AbstractContextManager[Inside | None]:
+    """What a method does inside the language model, while a `with` lasts; None where it does nothing.
+
+    `sizes` are those of the prompt's columns (`splice.column_sizes`), for attention in proportion to them.
+    """
+    inside = Placed.of(reducer).layers
+    return nullcontext() if inside is None and sizes is None else Inside(model, inside, sizes)
+
+
+def average_tokens(inside: Inside | None, handed: Sequence[float]) -> list[float]:
+    """Visual tokens that a layer of the language model saw on average, for each picture of the latest prompt;
+    without pruning inside it those that it was `handed`."""
+    if inside is None or inside.method is None:
+        return list(handed)
+    return [fmean(layers) for layers in inside.tokens_by_layer]
+
+
+class Inside(Bound):
+    """A method at work between the layers of `model`'s language model, until `remove()`; or none, and
+    attention in proportion to sizes alone.
+
+    Only `forward` (and `generate`) of this one model and its decoder layers are touched. Prompts must come
+    with encoded pictures (`mm_encoder_outputs`), as `prumerge.reduce` makes them. The KV cache remembers what
+    each layer saw; beams, sampling and later turns on the cache work, prompts in chunks and candidates from
+    assistants do not.
+    """
+
+    holder = "_prumerge_inside"
+
+    def __init__(
+        self, model: nn.Module, method: LayerReducer | None, sizes: Float[Tensor, "B L"] | None = None
+    ) -> None:
+        super().__init__()
+        self.model = unwrap(model)
+        self.method = method
+        self.name, self.instead = (str(method), _INSTEAD) if method else ("size_bias", "leave out size_bias")
+        self.sizes = sizes
+        """How many patches each column of the next prompt stands for; None: attention takes no notice."""
+        self.decoder = self.model.get_decoder()
+        self.depths: tuple[int, ...] = ()
+        if method is not None:
+            kind = self.model.config.model_type
+            if optional(family_of(kind), "positions"):
+                raise PrumergeError(
+                    f"{method}: models of type {kind!r} have positions in time and space, "
+                    f"which pruning between layers does not follow yet; {_INSTEAD}"
+                )
+            self.depths = method.depths(self.decoder.config.num_hidden_layers)
+            _check_depths(self.decoder, method, self.depths)
+        _check_attention(self.decoder, self.name, self.instead)
+        self.tokens_by_layer: list[tuple[int, ...]] = []
+        """Of each picture of the latest prompt: the visual tokens that each layer saw."""
+        self._now: Pass | None = None
+        self._before = self.bind(self.model, "forward", "generate")
+        self._layers = [self.bind(layer, "forward", does="layer")["forward"] for layer in self.decoder.layers]
+
+    def remove(self) -> None:
+        """Give the model and its layers their own methods back."""
+        self.unbind()
+
+    def __enter__(self) -> Inside:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        original = self._before["generate"]
+        named = kwargs | dict(zip(inspect.signature(original).parameters, args, strict=False))
+        config = named.get("generation_config") or self.model.generation_config
+        if named.get("inputs_embeds") is not None:
+            raise PrumergeError(f"{self.name} cannot find pictures among inputs_embeds; {self.instead}")
+        for option, forbidden in _FORBIDDEN.items():
+            if forbidden(named.get(option, getattr(config, option, None))):
+                raise PrumergeError(
+                    f"{self.name} needs the whole prompt read at once, into a cache that grows; "
+                    f"leave out {option}"
+                )
+        return original(*args, **kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        original = self._before["forward"]
+        kwargs |= zip(inspect.signature(original).parameters, args, strict=False)
+        cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+        modality, pictures = next(iter((kwargs.get("mm_encoder_outputs") or {}).items()), ("image", None))
+        memory: Pass | None = getattr(cache, "_prumerge_inside", None)
+        filled = cache is not None and cache.get_seq_length() > 0
+        if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
+            raise PrumergeError(f"{self.name} needs an attention_mask of shape [B, L], and no static cache")
+        if pictures is not None and filled:
+            raise PrumergeError(
+                "a new picture cannot join a cache that is in use; start a new cache with all pictures"
+            )
+        if pictures is None and not filled and kwargs.get("inputs_embeds") is not None:
+            raise PrumergeError(f"{self.name} cannot find pictures among inputs_embeds; {self.instead}")
+        if self.depths and pictures is not None and isinstance(pictures.pooler_output, Tensor):
+            raise PrumergeError(
+                f"{self.method}: models of type {self.model.config.model_type!r} read these tokens as one "
+                f"tensor, which does not say whose they are; {_INSTEAD}"
+            )
+        if pictures is not None:
+            counts = [len(one) for one in pictures.pooler_output] if self.depths else []
+            self._now = self._prompt(kwargs, counts, getattr(self.model.config, f"{modality}_token_id"))
+        elif filled and memory is not None:
+            self._now = memory.step(mask)
+        else:
+            return original(**kwargs)
+        try:
+            output = original(**kwargs)
+        finally:
+            now, self._now = self._now, None
+        if now.prefill:
+            layers = range(len(self._layers))
+            seen = zip(
+                *([len(columns) for _, columns in now.layout(d).pictures] for d in layers), strict=True
+            )
+            self.tokens_by_layer = list(seen)
+        cache = getattr(output, "past_key_values", cache)
+        if cache is not None:
+            cache._prumerge_inside = now.remembered()
+        return output
+
+    def layer(self, layer: Any, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """What a decoder layer does in place of its own `forward`."""
+        now, depth = self._now, layer.self_attn.layer_idx
+        if now is None:
+            return self._layers[depth](hidden, *args, **kwargs)
+        if now.prefill and depth == 0 and self.method is not None:
+            self._ask(now, hidden, kwargs["position_ids"])
+        if now.prefill and depth in self.depths:
+            assert self.method is not None
+            if self.method.reads == 0:
+                arguments = kwargs | self._shared(now, depth, hidden, kwargs)
+                now.read = received(layer, hidden, arguments["position_embeddings"], now)
+            hidden = self._cut(now, depth, hidden)
+        kwargs |= self._shared(now, depth, hidden, kwargs)
+        if now.prefill and depth + 1 in self.depths and self.method and self.method.reads == -1:
+            now.read = received(layer, hidden, kwargs["position_embeddings"], now)
+        hidden = self._layers[depth](hidden, *args, **kwargs)
+        if now.prefill and now.layouts and depth == len(self._layers) - 1:
+            hidden = now.layout(depth).restored(hidden, now.full.columns.shape[1])
+        return hidden
+
+    def _prompt(self, inputs: dict[str, Any], counts: list[int], placeholder: int) -> Pass:
+        """What stands where in a prompt, read on the CPU: the one wait for the device."""
+        ids, mask, labels = (inputs.get(name) for name in ("input_ids", "attention_mask", "labels"))
+        if ids is None:
+            raise PrumergeError(f"{self.name} needs the prompt as input_ids, to know where the pictures are")
+        image = ids == placeholder
+        image, valid = torch.stack([image, torch.ones_like(image) if mask is None else mask.bool()]).cpu()
+        columns = torch.arange(ids.shape[1])
+        each = image.nonzero().split(counts) if counts else ()
+        pictures = tuple((int(one[0, 0]), one[:, 1]) for one in each)
+        prompt = valid if labels is None else valid & _before_answer(labels.cpu())
+        last = torch.where(prompt, columns, -1).max(1).values
+        for row, places in pictures:
+            if int(last[row]) in places:
+                raise PrumergeError(
+                    f"{self.method} looks at pictures with the words that follow; "
+                    "write some after the last <image>"
+                )
+        words = prompt & ~image
+        sizes = self.sizes
+        if sizes is not None:  # beams have the sizes of their row
+            sizes = sizes.to(ids.device).repeat_interleave(len(ids) // len(sizes), dim=0)
+        return Pass(
+            # Positions come with the first layer.
+            full=Layout(columns.expand_as(ids), valid, pictures, ids, sizes),
+            on_the_right=bool(valid[:, 0].all()) and not bool(valid[:, -1].all()),
+            asking=tuple((words[row] & (columns > places[-1])).nonzero()[:, 0] for row, places in pictures),
+            mask=mask,
+        )
+
+    @torch.no_grad()
+    def _ask(self, now: Pass, embedded: Float[Tensor, "B L H"], positions: Tensor) -> None:
+        """Before the first layer: which words ask for each picture's tokens."""
+        assert self.method is not None
+        now.full = replace(now.full, positions=positions.expand(embedded.shape[:2]))
+        asking, shares = [], []
+        for (row, columns), words in zip(now.full.pictures, now.asking, strict=True):
+            chosen = self.method.askers(
+                embedded[row, columns.to(embedded.device)], embedded[row, words.to(embedded.device)]
+            )
+            if chosen is None:
+                asking.append(words[-1:])
+                shares.append(torch.ones(1, device=embedded.device))
+            else:
+                asking.append(words)
+                shares.append(chosen / chosen.sum())
+        now.asking, now.shares = tuple(asking), tuple(shares)
+
+    def _cut(self, now: Pass, depth: int, hidden: Float[Tensor, "B S H"]) -> Float[Tensor, "B S2 H"]:
+        """Reduce each picture's tokens, and drop the columns that are left over."""
+        assert self.method is not None
+        layout, stage = now.layout(depth - 1), self.depths.index(depth)
+        heads = self.decoder.config.num_key_value_heads
+        reductions, rows, sizes = [], [], []
+        for (row, columns), (_, whole), (relevance, keys) in zip(
+            layout.pictures, now.full.pictures, now.read, strict=True
+        ):
+            tokens = VisualTokens(
+                features=hidden[row, columns.to(hidden.device)],
+                grid=(1, 1, len(columns)),
+                keys=keys,
+                queries=keys[:0],
+                heads=heads,
+                relevance=relevance,
+            )
+            with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+                reduction = self.method.at(stage, len(self.depths), len(whole))(tokens)
+                if self.method.positions == "original":
+                    reduction = reduction.rows(reduction.index.argsort(stable=True))
+            reductions.append(reduction)
+            rows.append(reduction.apply(tokens))
+            if layout.sizes is not None:
+                sizes.append(reduction.sizes(layout.sizes[row, columns.to(hidden.device)]))
+        places = [reduction.index for reduction in reductions]
+        into, _ = layout.moves(places)
+        hidden = hidden.flatten(0, 1).index_copy(0, into, torch.cat(rows)).view_as(hidden)
+        now.layouts[depth], order = layout.cut(
+            places, sizes or None, compact=self.method.positions == "compact", on_the_right=now.on_the_right
+        )
+        order = order.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[-1])
+        return hidden.gather(1, order)
+
+    def _shared(self, now: Pass, depth: int, hidden: Tensor, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Mask and positions for a layer at some depth; before the first stage as they come, sizes aside."""
+        stage, layout = now.stage(depth), now.layout(depth)
+        if stage not in now.shared:
+            cache = arguments.get("past_key_values")
+            seen = 0 if cache is None else cache.get_seq_length(depth)
+            shared = {} if stage < 0 else self._shorter(now, layout, seen, hidden, arguments)
+            if layout.bias is not None:
+                mask = {**arguments, **shared}["attention_mask"]
+                shared["attention_mask"] = biased(self.decoder.config, hidden, mask, layout.bias, seen)
+            now.shared[stage] = shared
+        return now.shared[stage]
+
+    def _shorter(
+        self, now: Pass, layout: Layout, seen: int, hidden: Tensor, arguments: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Mask and positions of rows that were cut; a layer's cache has `seen` so many columns."""
+        assert self.method is not None
+        rotary = arguments["position_embeddings"]
+        if now.prefill:
+            rotary = self.decoder.rotary_emb(hidden, layout.positions)
+        elif self.method.positions == "compact":
+            dropped = (now.full.valid.sum(1) - layout.valid.sum(1)).to(hidden.device)
+            rotary = self.decoder.rotary_emb(hidden, arguments["position_ids"] - dropped[:, None])
+        return {
+            "attention_mask": causal(
+                self.decoder.config, hidden, layout, now.mask, now.full.valid.shape[1], seen
+            ),
+            "position_embeddings": rotary,
+            "position_ids": None,  # gaps in them would look like several packed prompts
+        }
+
+
+def _before_answer(labels: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+    """The columns before the first that has a label."""
+    return (labels != -100).cumsum(1) == 0
+
+
+def _check_depths(decoder: Any, method: LayerReducer, depths: tuple[int, ...]) -> None:
+    """Raise ValueError for a depth that is none, or layers that no rows of attention can be read from."""
+    layers = decoder.config.num_hidden_layers
+    if list(depths) != sorted(set(depths)):
+        raise PrumergeError(f"{method}: its stages end before layers {depths}, which must rise")
+    if not all(0 <= depth < layers for depth in depths):
+        raise PrumergeError(
+            f"{method}: the language model has {layers} layers, so pruning can begin before layer "
+            f"{layers - 1} at the latest, not {max(depths)}"
+        )
+    first = decoder.layers[0] if hasattr(decoder, "layers") else None
+    if not can_look(first):
+        raise PrumergeError(
+            f"{method}: the layers of {type(decoder).__name__} are not laid out as Llama's (input_layernorm, "
+            "self_attn.q_proj and k_proj, rotary positions); use a method before the language model"
+        )
+
+
+def _check_attention(decoder: Any, name: str, instead: str) -> None:
+    """Raise ValueError for a language model whose layers take no mask of ours."""
+    first = decoder.layers[0] if hasattr(decoder, "layers") else None
+    if not (
+        first is not None
+        and hasattr(getattr(first, "self_attn", None), "layer_idx")
+        and "attention_mask" in inspect.signature(first.forward).parameters
+    ):
+        raise PrumergeError(
+            f"{name}: the layers of {type(decoder).__name__} take no attention_mask as Llama's do; {instead}"
+        )
+    kinds = getattr(decoder.config, "layer_types", None)
+    window = getattr(decoder.config, "sliding_window", None)
+    if set(kinds) != {"full_attention"} if kinds else window:
+        raise PrumergeError(
+            f"{name}: this language model attends through sliding windows, which count the tokens between; "
+            f"{instead}"
+        )
+
+
+_INSTEAD = "use a method before the language model"
+
+# What a `generate` cannot do that prunes inside the language model.
+_FORBIDDEN: dict[str, Any] = {
+    "use_cache": lambda value: value is False,
+    "cache_implementation": lambda value: value not in (None, "dynamic"),
+    "prefill_chunk_size": bool,
+    "prompt_lookup_num_tokens": bool,
+    "assistant_model": lambda value: value is not None,
+}

@@ -1,0 +1,207 @@
+"""Run a vision tower just as far as needed: the features the projector reads, and q and k of the layer after
+them.
+
+The tower's own modules are called one by one, so any attention implementation works, nothing is patched, and
+layers whose output nobody reads are not run: LLaVA takes the second last hidden state, so of the last layer
+only the layer norm, the keys and the class token's query are computed. On the way a method may merge tokens
+between attention and MLP of each layer (ToMe).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prumerge import ops
+from prumerge.errors import PrumergeError
+from prumerge.scores import Layer
+
+
+@runtime_checkable
+class Merging(Protocol):
+    """What a method does inside the tower; `prumerge.places.TowerReducer` says more."""
+
+    @property
+    def proportional(self) -> bool: ...
+    def schedule(self, patches: int, blocks: int) -> list[int]: ...
+    def match(self, keys: Tensor, r: int, *, class_token: bool) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A batch of encoded pictures; S is the sequence in the tower, class token first where there is one."""
+
+    features: Float[Tensor, "B S C"]
+    """The hidden states asked for, side by side."""
+
+    queries: Float[Tensor, "B Q D"]
+    """Of the class token (Q = 1), or of every patch where there is no class token (Q = S)."""
+    keys: Float[Tensor, "B S D"]
+    heads: int
+    class_token: bool
+    scores_of: Callable[[Layer], tuple[Float[Tensor, "B Q D"], Float[Tensor, "B S D"]]] | None = None
+    """Queries and keys of the first layer, or of the one that wrote the features, when asked for; None where
+    tokens were merged on the way, which these layers had more of."""
+    sizes: Float[Tensor, "B S"] | None = None
+    """Where tokens were merged on the way: how many patches each holds."""
+    source: Int[Tensor, "B P"] | None = None
+    """And which token each of the P patches went into, the class token not counted."""
+
+    @property
+    def first(self) -> int:
+        """Where the patches begin."""
+        return int(self.class_token)
+
+    def split(self, sizes: list[int]) -> list[Encoded]:
+        """The batch in pieces of so many pictures."""
+        scores = None if self.scores_of is None else cache(self.scores_of)  # of all pictures at once
+
+        def scores_of(number: int, layer: Layer) -> tuple[Tensor, Tensor]:
+            assert scores is not None
+            queries, keys = scores(layer)
+            return queries.split(sizes)[number], keys.split(sizes)[number]
+
+        def share(tensor: Tensor | None) -> Sequence[Tensor | None]:
+            return [None] * len(sizes) if tensor is None else tensor.split(sizes)
+
+        shares = zip(
+            self.features.split(sizes),
+            self.queries.split(sizes),
+            self.keys.split(sizes),
+            share(self.sizes),
+            share(self.source),
+            strict=True,
+        )
+        return [
+            replace(
+                self,
+                features=features,
+                queries=queries,
+                keys=keys,
+                scores_of=partial(scores_of, number) if scores else None,
+                sizes=held,
+                source=source,
+            )
+            for number, (features, queries, keys, held, source) in enumerate(shares)
+        ]
+
+
+def encode(
+    tower: Any,
+    pixel_values: Float[Tensor, "B 3 H W"],
+    layers: int | Sequence[int],
+    merging: Merging | None = None,
+) -> Encoded:
+    """Encode pictures; `layers` index the tower's hidden states as in Transformers (-1 is the last layer's
+    output).
+
+    With `merging`, tokens come in the order of the first patch in each.
+
+    Raises ValueError for a tower that this function cannot read.
+    """
+    kind = tower.config.model_type
+    if kind not in _CLASS_TOKEN:
+        raise PrumergeError(
+            f"the vision tower {kind!r} is not supported yet; there are: {', '.join(_CLASS_TOKEN)}"
+        )
+    blocks = tower.encoder.layers
+    wanted = [layer % (len(blocks) + 1) for layer in ([layers] if isinstance(layers, int) else layers)]
+    scoring = min(max(wanted), len(blocks) - 1)  # the layer that reads the features
+    other = {"first": 0, "writer": max(max(wanted) - 1, 0)}
+
+    hidden = tower.embeddings(pixel_values)
+    if kind == "clip_vision_model":
+        hidden = tower.pre_layrnorm(hidden)
+    class_token = _CLASS_TOKEN[kind]
+    counts, sizes, source = [0] * max(wanted), None, None
+    if merging is not None:
+        if len(wanted) > 1:
+            raise PrumergeError(
+                "merging inside the vision tower leaves fewer tokens in every layer, so that features of "
+                f"several ({layers}) do not fit together; give one vision_feature_layer"
+            )
+        # Not in the layer that reads the features: its keys are those of the same tokens.
+        counts[:scoring] = merging.schedule(hidden.shape[1] - class_token, scoring)
+    states = {0: hidden}
+    for depth, r in enumerate(counts):
+        block = blocks[depth]
+        bias = _bias(tower, sizes, hidden.dtype) if merging is not None and merging.proportional else None
+        if merging is not None and r:
+            if sizes is None or source is None:
+                sizes = torch.ones(hidden.shape[:2], device=hidden.device)
+                source = torch.arange(hidden.shape[1], device=hidden.device).expand(len(hidden), -1)
+            read = block.layer_norm1(hidden)
+            hidden = hidden + block.self_attn(read, attention_mask=bias)[0]
+            row = merging.match(_mean_keys(block.self_attn, read), r, class_token=class_token)
+            hidden, sizes = ops.merged(hidden, sizes, row, hidden.shape[1] - r)
+            source = row.gather(1, source)
+            hidden = hidden + block.mlp(block.layer_norm2(hidden))
+        else:
+            hidden = block(hidden, bias)
+        if depth + 1 in {*wanted, scoring, *other.values()}:
+            states[depth + 1] = hidden
+    if sizes is not None and source is not None:
+        order, source = _in_order(source, sizes.shape[1])
+        for depth in {scoring, *wanted}:
+            states[depth] = states[depth].gather(1, order[..., None].expand_as(states[depth]))
+        sizes, source = sizes.gather(1, order), source[:, int(class_token) :] - int(class_token)
+
+    def scores(depth: int) -> tuple[Tensor, Tensor]:
+        block = blocks[depth]
+        read = block.layer_norm1(states[depth])
+        queries = block.self_attn.q_proj(read[:, :1] if class_token else read)
+        return queries, block.self_attn.k_proj(read)
+
+    queries, keys = scores(scoring)
+    return Encoded(
+        features=states[wanted[0]]
+        if len(wanted) == 1
+        else torch.cat([states[depth] for depth in wanted], dim=-1),
+        queries=queries,
+        keys=keys,
+        heads=tower.config.num_attention_heads,
+        class_token=class_token,
+        scores_of=(lambda layer: scores(other[layer])) if source is None else None,
+        sizes=sizes if merging is not None and merging.proportional else None,
+        source=source,
+    )
+
+
+def _bias(tower: Any, sizes: Tensor | None, dtype: torch.dtype) -> Float[Tensor, "B 1 1 S"] | None:
+    """Proportional attention (ToMe, section 3): what a merged token's size adds to its logits."""
+    if sizes is None:
+        return None
+    if "flash" in tower.config._attn_implementation:
+        raise PrumergeError(
+            "flash attention takes no bias for the size of merged tokens; "
+            "load the vision tower with sdpa, or add proportional=off"
+        )
+    return sizes.log().to(dtype)[:, None, None]
+
+
+def _mean_keys(attention: Any, read: Float[Tensor, "B S C"]) -> Float[Tensor, "B S D"]:
+    """Keys averaged over heads."""
+    project, split = attention.k_proj, (attention.num_heads, attention.head_dim)
+    if type(project) is nn.Linear:  # the mean of projections is the projection by the mean
+        return F.linear(read, project.weight.unflatten(0, split).mean(0), project.bias.view(split).mean(0))
+    return project(read).unflatten(-1, split).mean(-2)
+
+
+def _in_order(source: Int[Tensor, "B S0"], count: int) -> tuple[Int[Tensor, "B S"], Int[Tensor, "B S0"]]:
+    """The order of `count` tokens by the first patch in each, and which token in that order each patch went
+    into."""
+    patches = torch.arange(source.shape[1], device=source.device).expand_as(source)
+    first = source.new_full((len(source), count), source.shape[1])
+    order = first.scatter_reduce(1, source, patches, "amin").argsort(1)
+    return order, order.argsort(1).gather(1, source)
+
+
+# The towers whose modules are known, and whether their sequence begins with a class token.
+_CLASS_TOKEN = {"clip_vision_model": True, "siglip_vision_model": False}

@@ -1,0 +1,1 @@
+"""From a processor's output to a shorter prompt: read, encode, decide, project, splice."""

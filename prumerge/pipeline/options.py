@@ -1,0 +1,61 @@
+"""How a prompt is shortened, whichever method decides: one value that every entrance takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeAlias, get_args
+
+from torch import Tensor
+
+from prumerge.errors import PrumergeError
+from prumerge.tokens import VisualTokens
+
+Positions = Literal["compact", "original", "median"]
+Separators = Literal["keep", "drop", "remake"]
+Relevance: TypeAlias = Callable[[Sequence[VisualTokens]], Sequence[Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a prompt is shortened; `reduce`, `attach`, `answer` and `evaluate` take its fields by name.
+
+    Raises PrumergeError for a word that is none of a field's.
+    """
+
+    positions: Positions = "compact"
+    """Position ids of what is left: counted anew without gaps (compact), those of the places that tokens
+    stand for (original), or for merged tokens that of the median of their sources (median)."""
+
+    separators: Separators = "keep"
+    """What becomes of newlines between the rows of a large picture, and of class tokens between frames: all
+    stay (keep), none (drop), or those of rows and frames of which a token stays (remake)."""
+
+    clip: bool = False
+    """Whether the pictures of a prompt are the frames of one clip, which methods see together."""
+
+    size_bias: bool = False
+    """Whether the language model attends to a token in proportion to the patches it stands for
+    (`Reduction.sizes`; proportional attention, section 3 of ToMe, https://arxiv.org/abs/2210.09461)."""
+
+    relevance: Relevance | None = None
+    """How well each patch of a prompt's pictures matches the text, [N] each, 0 to 1, such as
+    `prumerge.clip_relevance(...)`; None: by the language model's embeddings of the words."""
+
+    def __post_init__(self) -> None:
+        for name, words in (("positions", get_args(Positions)), ("separators", get_args(Separators))):
+            if getattr(self, name) not in words:
+                raise PrumergeError(f"{name} are {', '.join(words)}, not {getattr(self, name)!r}")
+        if self.relevance is not None and not callable(self.relevance):
+            raise PrumergeError(
+                "relevance is a function of a prompt's pictures, such as prumerge.clip_relevance(...), not "
+                f"{self.relevance!r}"
+            )
+
+    def but(self, **changes: Any) -> Options:
+        """The same with other values; TypeError for a name that is none of its fields."""
+        known = [each.name for each in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise TypeError(f"there is no option {name!r}; there are: {', '.join(known)}")
+        return replace(self, **changes) if changes else self

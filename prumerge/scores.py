@@ -1,0 +1,78 @@
+"""What scores visual tokens in one layer of their encoder: queries, keys, and the attention they give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Layer: TypeAlias = Literal["first", "writer"]
+"""A layer besides the one that reads the features: the tower's first, or the one that wrote them."""
+
+
+TOKEN, CLASS, QUERY = {"axis": "token"}, {"axis": "class"}, {"axis": "query"}
+"""What a tensor field has rows for: tokens; class tokens (none where one is for all frames); queries, which
+are those of class tokens or of all tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Queries and keys of ONE picture or video in one layer; there is no batch axis.
+
+    `N` tokens, `D` channels with all heads side by side, `Q` queries: one for each class token, or `N` where
+    the encoder has none. Frames are encoded one by one and come one after the other.
+    """
+
+    keys: Float[Tensor, "N D"] = field(metadata=TOKEN)
+    """The tokens' keys."""
+
+    queries: Float[Tensor, "Q D"] = field(metadata=QUERY)
+    """Whose attention scores the tokens: the class token's queries, or every token's."""
+
+    heads: int
+
+    class_key: Float[Tensor, "*frames D"] | None = field(default=None, metadata=CLASS)
+    """The class token's own key, a column of the softmax; None for encoders without one (SigLIP, Qwen)."""
+
+    def by_axis(
+        self,
+        *,
+        token: Callable[[Tensor], Any],
+        class_token: Callable[[Tensor], Any],
+        query: Callable[[Tensor], Any],
+    ) -> dict[str, Any]:
+        """Every tensor by the function of its axis, by field name; fields that are None are left out."""
+        how = {"token": token, "class": class_token, "query": query}
+        return {
+            each.name: how[each.metadata["axis"]](value)
+            for each in fields(self)
+            if "axis" in each.metadata and (value := getattr(self, each.name)) is not None
+        }
+
+    def received(
+        self, parts: int, *, split_heads: bool, sizes: Float[Tensor, "N"] | None = None
+    ) -> Float[Tensor, "N"]:
+        """Attention that each token receives, in float32, within each of `parts` equal parts (frames): from
+        the class token, or the mean over all tokens.
+
+        `sizes` say how many patches each token holds: attention gets the logarithm on its logits
+        (proportional attention, ToMe 3).
+        """
+        heads = self.heads if split_heads else 1
+        width = self.keys.shape[1] // heads
+        query = self.queries.float().reshape(parts, -1, heads, width).transpose(1, 2)
+        key = self.keys.float().reshape(parts, -1, heads, width).permute(0, 2, 3, 1)
+        scale = width**-0.5
+        logits = query @ key * scale  # [parts, heads, queries of a part, tokens of a part]
+        if sizes is not None:
+            logits = logits + sizes.log().view(parts, 1, 1, -1)
+        own = 0
+        if self.class_key is not None:
+            own = 1
+            to_itself = query @ self.class_key.float().reshape(parts, heads, width, 1) * scale
+            logits = torch.cat([to_itself, logits], dim=-1)
+        return logits.softmax(dim=-1).mean(dim=(1, 2))[:, own:].flatten()

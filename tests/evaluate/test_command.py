@@ -1,0 +1,224 @@
+"""`prumerge evaluate` and `prumerge rescore` as a user meets them: killed, full, and out of a file alone."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from prumerge.cli import app
+from prumerge.evaluate.records import read
+
+SMALL = ["--benchmark", "existence,perception", "--reducer", "prumerge", "--keep", "36", "--questions", "24"]
+ANSWERS = 3 * 2 * 24  # none, prumerge and random
+REPORTS = {"table.csv", "summary.json", "pareto.png"}
+
+
+@pytest.fixture(scope="module")
+def asking(small):
+    """The arguments of a small run with an untrained model."""
+    return [*SMALL, "--model", str(small)]
+
+
+@pytest.fixture(scope="module")
+def finished(asking, tmp_path_factory):
+    """A folder with a finished run, and what it printed."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    result = CliRunner().invoke(app, ["evaluate", *asking, "-o", str(folder)])
+    assert result.exit_code == 0, result.output
+    return folder, result.stdout.replace(str(folder), "FOLDER")
+
+
+@pytest.fixture
+def evaluated(finished, tmp_path):
+    """A copy of it, and what it printed."""
+    folder, out = finished
+    return shutil.copytree(folder, tmp_path / "run"), out
+
+
+def without_times(path: Path) -> list[dict]:
+    _, records = read(path / "answers.jsonl")
+    rows = [{name: value for name, value in vars(one).items() if name[-3:] != "_ms"} for one in records]
+    return sorted(rows, key=lambda row: (row["method"], row["id"]))
+
+
+def table(path: Path) -> list[dict]:
+    return list(csv.DictReader((path / "table.csv").read_text().splitlines()))
+
+
+def summary(path: Path) -> str:
+    return re.sub(r'"\w+_ms": [\d.e-]+', "", (path / "summary.json").read_text())
+
+
+def test_a_run_leaves_answers_and_reports(evaluated):
+    folder, out = evaluated
+    assert {path.name for path in folder.iterdir()} == {"answers.jsonl", *REPORTS}
+    assert len(read(folder / "answers.jsonl")[1]) == ANSWERS
+    rows = table(folder)
+    assert [row["method"] for row in rows] == ["none", "prumerge@36", "random@36", "blind"]
+    assert [float(row["tokens"]) for row in rows] == [576, 36, 36, 0]
+    assert all(row["method"] in out for row in rows)
+    assert "prumerge@36 - random@36:" in out
+    methods = json.loads((folder / "summary.json").read_text())["methods"]
+    assert methods[1]["prefill_ms"] > 0
+
+
+def test_kill_9_in_the_middle_loses_nothing_and_changes_nothing(evaluated, run, tmp_path, asking):
+    folder, out = evaluated
+    killed = tmp_path / "killed"
+    program = (  # the command itself, slowed down so that it can be hit in the middle
+        "import time\n"
+        "from prumerge.evaluate.records import Log\n"
+        "append = Log.append\n"
+        "Log.append = lambda log, record: (append(log, record), time.sleep(0.03))\n"
+        "from prumerge.cli import main\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", program, "evaluate", *asking, "-o", str(killed)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    answers = killed / "answers.jsonl"
+    while process.poll() is None and not (answers.exists() and answers.read_bytes().count(b"\n") > 30):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    survived = answers.read_bytes()
+    assert 30 < survived.count(b"\n") < ANSWERS
+    assert not {path.name for path in killed.iterdir()} & REPORTS
+
+    answers.write_bytes(survived + b'{"benchmark": "exist')  # and a line that was not finished
+    code, resumed, err = run("evaluate", *asking, "-o", killed)
+    assert (code, "an unfinished last answer was cut off" in err) == (0, True)
+    assert answers.read_bytes().startswith(survived)
+    assert answers.read_bytes().count(b"\n") == ANSWERS + 1  # nothing twice
+    assert without_times(killed) == without_times(folder)
+    assert resumed.replace(str(killed), "FOLDER") == out
+    assert (killed / "table.csv").read_text() == (folder / "table.csv").read_text()
+    assert summary(killed) == summary(folder)
+
+
+def test_control_c_says_what_is_safe(evaluated, run, monkeypatch, asking):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("prumerge.evaluate.run.run", interrupted)
+    code, out, err = run("evaluate", *asking, "-o", evaluated[0])
+    assert (code, out) == (130, "")
+    assert f"stopped; {ANSWERS} answers are safe in {evaluated[0] / 'answers.jsonl'}" in err
+
+
+def test_rescore_makes_the_same_table_from_the_answers_alone(evaluated, tmp_path):
+    folder, out = evaluated
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    text = (folder / "answers.jsonl").read_text()
+    (alone / "answers.jsonl").write_text(text.replace('"score": 1.0', '"score": 0.0'))
+    program = (
+        "import sys\nfrom prumerge.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    command = [sys.executable, "-c", program, "rescore", str(alone)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.replace(str(alone), "FOLDER") == out
+    for name in ("table.csv", "summary.json", "pareto.png"):
+        assert (alone / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_rescore_prints_json_and_reports_what_there_is_of_an_interrupted_run(evaluated, run):
+    folder, _ = evaluated
+    lines = (folder / "answers.jsonl").read_bytes().split(b"\n")
+    (folder / "answers.jsonl").write_bytes(b"\n".join(lines[:50]) + b"\n" + lines[50][:20])
+    code, out, _ = run("rescore", folder, "--json")
+    methods = {row["method"]: row["questions"] for row in json.loads(out)["methods"]}
+    assert code == 0
+    assert sum(count for method, count in methods.items() if method != "blind") == 49
+    assert "Not all were asked the same questions (none " in run("rescore", folder)[1]
+
+
+def test_a_table_of_methods_that_were_asked_different_benchmarks(evaluated, run, asking):
+    folder, _ = evaluated
+    more = ["--benchmark", "existence,choice", "--reducer", "topk", "--keep", "36", "--questions", "24"]
+    code, out, _ = run("evaluate", *asking, *more, "-o", folder)
+    assert code == 0
+    assert "prumerge@36 48, random@36 72, topk@36 48" in out
+    line = next(line.split() for line in out.splitlines() if line.strip().startswith("topk@36"))
+    row = next(row for row in table(folder) if row["method"] == "topk@36")
+    assert row["perception"] == ""
+    assert line[2:5] == [f"{float(row[name]):.1f}" for name in ("choice", "existence", "accuracy")]
+
+
+def test_other_settings_are_refused_and_nothing_is_changed(evaluated, run, asking):
+    folder, _ = evaluated
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    code, out, err = run("evaluate", *asking, "--questions", "48", "-o", folder)
+    assert (code, out) == (2, "")
+    assert "was made with other settings (questions was 24, now 48); choose another --output" in err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_stops_the_run_with_one_sentence(run, tmp_path, asking):
+    os.symlink("/dev/full", tmp_path / "answers.jsonl")
+    code, out, err = run("evaluate", *asking, "-o", tmp_path)
+    assert (code, out) == (2, "")
+    assert f"prumerge: {tmp_path / 'answers.jsonl'} cannot be written (No space left on device)" in err
+    assert "Traceback" not in err
+
+
+def test_reports_are_written_whole_or_not_at_all(evaluated, run, monkeypatch):
+    folder, _ = evaluated
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(path, text, **_):
+        path.write_bytes(text[:10].encode())
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    code, _, err = run("rescore", folder)
+    assert code == 2
+    assert f"{folder / 'table.csv'} cannot be written (No space left on device)" in err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["evaluate", "--reducer", "prune"], "there is no method 'prune'; choose one of: "),
+        (
+            ["evaluate", "--benchmark", "colours"],
+            "there is no benchmark 'colours'; choose from: all, attribute",
+        ),
+        (["evaluate", "--keep", "few"], "budgets are whole numbers of visual tokens or auto"),
+        (["evaluate", "--keep", "577"], "keep is more than the 576 visual tokens"),
+        (["evaluate", "--questions", "100"], "96 or 120, not 100"),
+        (["evaluate", "--quick", "--keep", "1"], "prumerge cannot hand over as few as 1 visual tokens"),
+        (["evaluate", "--model", "no/where"], "there is no model to load at 'no/where'"),
+        (["evaluate", "--device", "abacus"], "there is no device 'abacus'"),
+        (["rescore", "nowhere"], "there are no answers at 'nowhere/answers.jsonl'"),
+        (["rescore"], "Missing argument"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing_behind(run, monkeypatch, tmp_path, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_a_single_answer_has_no_table(run, tmp_path):
+    (tmp_path / "answers.jsonl").write_text('{"settings": {}}\n')
+    code, _, err = run("rescore", tmp_path)
+    assert (code, "there are no answers in" in err) == (2, True)
