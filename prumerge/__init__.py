@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from prumerge.drawing import show
     from prumerge.loading.clips import open_clip
     from prumerge.loading.load import load, open_image
-    from prumerge.pipeline.splice import reduce, select
+    from prumerge.pipeline.reduce import reduce, select
     from prumerge.reducer import Reducer
     from prumerge.relevance import clip_relevance
     from prumerge.spec import make
@@ -34,8 +34,8 @@ _HOMES = {
     "names": "catalogue",
     "open_clip": "loading.clips",
     "open_image": "loading.load",
-    "reduce": "pipeline.splice",
-    "select": "pipeline.splice",
+    "reduce": "pipeline.reduce",
+    "select": "pipeline.reduce",
     "show": "drawing",
 }
 

@@ -1,0 +1,183 @@
+"""What a method keeps of each picture, checked once for all entrances, and how it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from prumerge.errors import PrumergeError
+from prumerge.pipeline.options import Options
+from prumerge.reducer import Reducer
+from prumerge.tokens import Reduction, VisualTokens
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is left of one picture, M tokens, and how the language model reads it: T tokens and separators, in
+    which order, on which of its P placeholders. All but the reduction is on the CPU, where prompts are worked
+    out."""
+
+    tokens: VisualTokens
+    reduction: Reduction
+
+    kept: Bool[Tensor, "P"]
+    """Which of the picture's placeholders stay."""
+
+    standing: Int[Tensor, "T"]
+    """Which placeholder each stands for."""
+
+    order: Int[Tensor, "T"] | None = None
+    """Of tokens, and after them separators; None: as they come."""
+
+    between: Int[Tensor, "_"] | None = None
+    """Which separators stay; None: there are none."""
+
+    def __len__(self) -> int:
+        return len(self.reduction)
+
+    def features(self) -> Float[Tensor, "T C"]:
+        """What is read."""
+        features = self.reduction.apply(self.tokens)
+        if self.between is not None and self.tokens.separators is not None:
+            separators = self.tokens.separators.features
+            features = torch.cat([features, separators[self.between.to(separators.device)]])
+        return features if self.order is None else features[self.order.to(features.device)]
+
+    def sizes(self) -> Float[Tensor, "T"]:
+        """How many patches each stands for; separators count as one. On the CPU."""
+        sizes = self.tokens.whole(self.reduction).sizes().cpu()
+        sizes = torch.cat([sizes, torch.ones(len(self.standing) - len(sizes))])
+        return sizes if self.order is None else sizes[self.order]
+
+
+def decide(
+    method: Reducer | None, pictures: Sequence[VisualTokens], options: Options | None = None
+) -> list[Decision]:
+    """What a method keeps of each picture; without one, every token.
+
+    Raises PrumergeError for features or scores that are not finite, and for a decision that is none: its
+    method has made no Reduction, or one of no token, of more than there are, of a place that is none, or of
+    a token twice.
+    """
+    if not pictures:
+        return []
+    if method is None:
+        reductions = [Reduction(torch.arange(len(one), device=one.features.device)) for one in pictures]
+    else:
+        # In full precision: under autocast a picture would keep other tokens in training than in use.
+        with torch.autocast(pictures[0].features.device.type, enabled=False):
+            reductions = method.decide(pictures)
+    for tokens, reduction in zip(pictures, reductions, strict=True):
+        _check_shape(method, tokens, reduction)
+    places = _on_cpu(pictures, [reduction.index for reduction in reductions])
+    for tokens, reduction, own in zip(pictures, reductions, places, strict=True):
+        _check_places(method, tokens, reduction, own)
+    options = options or Options()
+    return [_read(*one, options) for one in zip(pictures, reductions, places, strict=True)]
+
+
+def _read(
+    tokens: VisualTokens, reduction: Reduction, index: Int[Tensor, "M"], options: Options
+) -> Decision:
+    """How what is left of one picture is read; `index` is the reduction's, on the CPU."""
+    standing = _standing(tokens, reduction, index, options)
+    if tokens.placed is None:  # any placeholders do, so the first ones
+        kept, order = torch.arange(tokens.placeholders) < len(index), None
+        if options.positions != "compact":
+            standing, order = standing.sort(stable=True)
+        return Decision(tokens, reduction, kept, standing, order)
+    between, stays = tokens.separators, None
+    if between is not None:
+        staying = torch.full((len(between.at),), options.separators == "keep")
+        if options.separators == "remake":
+            rows = between.of[index]
+            staying[rows[rows >= 0]] = True
+        stays = staying.nonzero()[:, 0]
+        standing = torch.cat([standing, between.at[stays]])
+    standing, order = standing.sort(stable=True)
+    return Decision(tokens, reduction, _taken(standing, tokens.placeholders), standing, order, stays)
+
+
+def _taken(standing: Int[Tensor, "T"], count: int) -> Bool[Tensor, "P"]:
+    """Which of `count` placeholders stay for tokens that stand at these, in order; one that stands where
+    another does takes the nearest free one."""
+    kept = torch.zeros(count, dtype=torch.bool)
+    kept[standing] = True
+    free = (~kept).nonzero()[:, 0]
+    for place in standing[1:][standing[1:] == standing[:-1]].tolist():
+        nearest = int(torch.searchsorted(free, place).clamp(max=len(free) - 1))
+        kept[free[nearest]] = True
+        free = torch.cat([free[:nearest], free[nearest + 1 :]])
+    return kept
+
+
+def _standing(
+    tokens: VisualTokens, reduction: Reduction, index: Int[Tensor, "M"], options: Options
+) -> Int[Tensor, "M"]:
+    """The placeholder of its picture that each token stands for, on the CPU."""
+    median = options.positions == "median" and (reduction.weights is not None or tokens.merged is not None)
+    if tokens.merged is not None:  # patches are placeholders
+        whole = tokens.whole(reduction)
+        return (whole.medians(tokens.patches) if median else whole.index).cpu()
+    if tokens.placed is None:
+        return reduction.medians(len(tokens)).cpu() if median else index
+    if not median:
+        return tokens.placed[index]
+    assert reduction.weights is not None
+    placed, order = tokens.placed.sort()
+    ranked = Reduction(order.argsort()[index], reduction.weights.cpu()[:, order])
+    return placed[ranked.medians(len(order))]
+
+
+@torch.no_grad()
+def _on_cpu(
+    pictures: Sequence[VisualTokens], places: Sequence[Int[Tensor, "_"]]
+) -> Sequence[Int[Tensor, "_"]]:
+    """All places, in one transfer with whether what they were chosen by is finite: the one wait for the
+    device after encoding."""
+    sums = [values.sum(dtype=torch.float32) for one in pictures for values in (one.features, one.keys)]
+    finite = torch.stack(sums).isfinite().view(-1, 2).all(1)
+    found, *index = torch.cat([finite.long(), *places]).cpu().split([len(pictures), *map(len, places)])
+    if not found.all():
+        number = int((found == 0).nonzero()[0, 0])
+        which = "the picture" if len(pictures) == 1 else f"picture {number + 1} of {len(pictures)}"
+        raise PrumergeError(
+            f"the features of {which} hold values that are not finite (NaN or infinite): look at its pixels "
+            "and at the model's weights"
+        )
+    return index
+
+
+def _check_shape(method: Reducer | None, tokens: VisualTokens, reduction: Reduction) -> None:
+    if not isinstance(reduction, Reduction):
+        raise PrumergeError(f"{method} returned {type(reduction).__name__}; a method returns a Reduction")
+    index, weights, available = reduction.index, reduction.weights, len(tokens)
+    if index.dtype != torch.long or index.ndim != 1:
+        raise PrumergeError(
+            f"{method} returned an index of {str(index.dtype).removeprefix('torch.')} with shape "
+            f"{tuple(index.shape)}; it must be the places of the tokens that stay, int64 in one row "
+            "(of a mask: mask.nonzero()[:, 0])"
+        )
+    if not 0 < len(index) <= available:
+        raise PrumergeError(f"{method} made {len(index)} tokens of {available}; it must be 1 to {available}")
+    if weights is not None and (len(weights) != len(index) or weights.shape[1] < available):
+        raise PrumergeError(
+            f"{method} returned weights of {tuple(weights.shape)}; they have a row for each of the "
+            f"{len(index)} tokens left and a column for each of the {available} patches"
+        )
+
+
+def _check_places(
+    method: Reducer | None, tokens: VisualTokens, reduction: Reduction, index: Int[Tensor, "M"]
+) -> None:
+    low, high = (int(each) for each in index.aminmax())
+    if low < 0 or high >= len(tokens):
+        raise PrumergeError(
+            f"{method} returned an index from {low} to {high}; places are 0 to {len(tokens) - 1}"
+        )
+    if reduction.weights is None and len(index.unique()) < len(index):
+        raise PrumergeError(f"{method} returned an index that names a token twice; each may stay once")
