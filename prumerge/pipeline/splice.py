@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from prumerge import ops
 from prumerge.compose import Placed
 from prumerge.errors import PrumergeError
-from prumerge.models import as_list, encoder_of, family_of, optional, unwrap
+from prumerge.models import family_of, unwrap
 from prumerge.reducer import Reducer
 from prumerge.spec import make
 from prumerge.tokens import Reduction, VisualTokens
@@ -147,10 +147,11 @@ def encode(
     modality = modality_of(inputs)
     if modality is None:
         return []
-    if modality == "video" and VIDEOS not in family_of(kind).ENCODER_INPUTS:
+    family = family_of(kind)
+    if modality == "video" and VIDEOS not in family.inputs:
         raise PrumergeError(f"models of type {kind!r} take no videos; pass the frames as pictures")
     tower = None if method is None else Placed.of(method).tower
-    found = encoder_of(kind, tower)(inner.base_model, inputs)
+    found = family.encode(inner.base_model, inputs, tower)
     if clip and modality == "image":
         places = inputs["input_ids"] == _placeholder(inner.config, modality)
         _check_places(int(places.sum()), sum(one.placeholders for one in found), len(found), modality)
@@ -243,7 +244,7 @@ def splice(
     modality = modality_of(inputs) or "image"  # pictures may be encoded already, and not be among the inputs
     inner = unwrap(model)
     family, base = family_of(inner.config.model_type), inner.base_model
-    rest = {name: value for name, value in inputs.items() if name not in family.ENCODER_INPUTS}
+    rest = {name: value for name, value in inputs.items() if name not in family.inputs}
     readings = [_reading(*one, positions, separators) for one in chosen]
     kept, standing = ([getattr(one, name) for one in readings] for name in ("kept", "standing"))
     features = [one.features(*each) for one, each in zip(readings, chosen, strict=True)]
@@ -257,12 +258,10 @@ def splice(
         pictures=len(chosen),
         modality=modality,
     )
-    own = optional(family, "positions")
-    if own is not None:
+    if family.positions is not None:
         left = _Left(rest["input_ids"] == _placeholder(inner.config, modality), torch.cat(kept), at, order)
-        shorter["position_ids"] = left.pick(own(base, inputs), shorter["attention_mask"])
-    deliver = optional(family, "deliver") or as_list
-    deliver(base, shorter, family.project(base, features), modality)
+        shorter["position_ids"] = left.pick(family.positions(base, inputs), shorter["attention_mask"])
+    family.deliver(base, shorter, family.project(base, features), modality)
     return shorter
 
 
@@ -297,7 +296,7 @@ def check_positions(positions: str, model: nn.Module) -> None:
     if positions not in get_args(Positions):
         raise PrumergeError(f"positions are {', '.join(get_args(Positions))}, not {positions!r}")
     kind = unwrap(model).config.model_type
-    if positions != "compact" and optional(family_of(kind), "positions"):
+    if positions != "compact" and family_of(kind).positions is not None:
         raise PrumergeError(
             f"models of type {kind!r} have positions in time and space, which tokens keep anyway; "
             f"leave out positions={positions!r}"
