@@ -32,15 +32,18 @@ def families() -> tuple[str, ...]:
 def facts(name: str) -> Facts:
     """The description of one family."""
     tree = ast.parse((_FOLDER / f"{name}.py").read_text(encoding="utf-8"))
-    told = {
-        node.targets[0].id: ast.literal_eval(node.value)
+    family = next(
+        node.value
         for node in tree.body
-        if isinstance(node, ast.Assign)
-        and isinstance(node.targets[0], ast.Name)
-        and node.targets[0].id in ("TAKES", "ATTENTION", "REDUCED")
-    }
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FAMILY"
+    )
+    assert isinstance(family, ast.Call)
+    words = {word.arg: word.value for word in family.keywords}
+    takes, attention, reduced = (
+        str(ast.literal_eval(words[fact])) for fact in ("takes", "attention", "reduced")
+    )
     summary = " ".join((ast.get_docstring(tree) or "").partition("\n\n")[0].split())
-    return Facts(name, summary, told["TAKES"], told["ATTENTION"], told["REDUCED"])
+    return Facts(name, summary, takes, attention, reduced)
 
 
 def all_facts() -> list[Facts]:

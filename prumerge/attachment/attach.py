@@ -207,7 +207,7 @@ class _Prompt:
             )
         mask = inputs.get("attention_mask")
         new_mask = torch.ones_like(new) if mask is None else mask[:, length:]
-        seen = family_of(config.model_type).ENCODER_INPUTS
+        seen = family_of(config.model_type).inputs
         later = {name: value for name, value in inputs.items() if name not in seen}
         later["input_ids"] = torch.cat([self.short, new], dim=1)
         later["attention_mask"] = torch.cat([self.mask, new_mask], dim=1)

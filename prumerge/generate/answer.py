@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from prumerge.compose import Placed
 from prumerge.generate.stopwatch import Stopwatch
 from prumerge.layers.pruning import average_tokens, pruning
 from prumerge.loading.load import prepare
-from prumerge.models import family_of, optional, unwrap
+from prumerge.models import family_of, unwrap
 from prumerge.pipeline.splice import Relevance, column_sizes, encode, splice
 from prumerge.reducer import Reducer
 from prumerge.spec import make
@@ -98,12 +97,11 @@ def _encoded(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The whole prompt, its pictures encoded by the model itself."""
     inner = unwrap(model)
     base, family = inner.base_model, family_of(inner.config.model_type)
-    pixels = {name: value for name, value in inputs.items() if name in family.ENCODER_INPUTS}
+    pixels = {name: value for name, value in inputs.items() if name in family.inputs}
     output = base.get_image_features(**pixels, return_dict=True)
-    deliver = optional(family, "deliver")
-    if deliver and "pixel_values" in signature(inner.generate).parameters:  # it takes no encoded pictures
-        prompt = {name: value for name, value in inputs.items() if name not in family.ENCODER_INPUTS}
-        deliver(base, prompt, list(output.pooler_output), "image")
+    if family.hands_embeddings:
+        prompt = {name: value for name, value in inputs.items() if name not in family.inputs}
+        family.deliver(base, prompt, list(output.pooler_output), "image")
         return prompt
     prompt = {name: value for name, value in inputs.items() if not name.startswith("pixel_")}
     return {**prompt, "mm_encoder_outputs": {"image": output}}

@@ -28,7 +28,7 @@ from prumerge.layers.attention import can_look, received
 from prumerge.layers.binding import Bound
 from prumerge.layers.layout import Layout, Pass
 from prumerge.layers.masks import biased, causal
-from prumerge.models import family_of, optional, unwrap
+from prumerge.models import family_of, unwrap
 from prumerge.reducer import LayerReducer, Reducer
 from prumerge.tokens import VisualTokens
 
@@ -77,7 +77,7 @@ class Inside(Bound):
         self.depths: tuple[int, ...] = ()
         if method is not None:
             kind = self.model.config.model_type
-            if optional(family_of(kind), "positions"):
+            if family_of(kind).positions is not None:
                 raise PrumergeError(
                     f"{method}: models of type {kind!r} have positions in time and space, "
                     f"which pruning between layers does not follow yet; {_INSTEAD}"

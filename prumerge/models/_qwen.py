@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from prumerge.models import as_list
+from prumerge.models._delivery import as_list
 from prumerge.models._shared import run_model
 from prumerge.tokens import VisualTokens
 
-ENCODER_INPUTS = (
+INPUTS = (
     "pixel_values",
     "pixel_values_videos",
     "image_grid_thw",

@@ -1,4 +1,4 @@
-"""What several families share: pictures from encoded batches, tiles, and ways to hand features over."""
+"""What several families share: pictures from encoded batches, tiles, towers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava_next.modeling_llava_next import (
     get_anyres_image_grid_shape,
     image_size_to_num_patches,
@@ -134,17 +133,6 @@ def project_each(projector: Any, features: list[Tensor]) -> list[Tensor]:
 def as_they_are(_: Any, features: list[Tensor]) -> list[Tensor]:
     """`project` of families whose projector also packs, so that their features come from behind it."""
     return features
-
-
-# Handing features over
-
-
-def as_tensor(base: Any, prompt: dict[str, Any], features: list[Tensor], modality: str) -> None:
-    """For models that want one tensor: every token as a picture of its own, so that pictures may keep
-    different numbers of tokens and beam search still finds where a row's tokens end."""
-    prompt["mm_encoder_outputs"] = {
-        modality: BaseModelOutputWithPooling(pooler_output=torch.cat(features)[:, None])
-    }
 
 
 # Large pictures in tiles

@@ -7,15 +7,11 @@ from typing import Any
 
 import torch
 
+from prumerge.models._family import Family
 from prumerge.models._qformer import deliver, project, scored
 from prumerge.tokens import VisualTokens
 
-__all__ = ["ENCODER_INPUTS", "deliver", "encode", "project"]
-
-TAKES = "pictures"
-ATTENTION = "mean over the Q-Former's queries"
-REDUCED = "behind the Q-Former"
-ENCODER_INPUTS = ("pixel_values", "interpolate_pos_encoding")
+INPUTS = ("pixel_values", "interpolate_pos_encoding")
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -33,3 +29,15 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
         return_dict=True,
     )
     return scored(base, outputs)
+
+
+FAMILY = Family(
+    takes="pictures",
+    attention="mean over the Q-Former's queries",
+    reduced="behind the Q-Former",
+    inputs=INPUTS,
+    encoder=encode,
+    project=project,
+    deliver=deliver,
+    hands_embeddings=True,
+)

@@ -10,17 +10,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from prumerge.models._shared import as_tensor as deliver
+from prumerge.models._delivery import as_tensor as deliver
+from prumerge.models._family import Family
 from prumerge.models._shared import as_they_are as project
 from prumerge.models._shared import blocks, pictures, side, siglip
 from prumerge.tokens import VisualTokens
 
-__all__ = ["ENCODER_INPUTS", "deliver", "encode", "project"]
-
-TAKES = "pictures"
-ATTENTION = "mean over the patches"
-REDUCED = "behind the projector"
-ENCODER_INPUTS = ("pixel_values",)
+INPUTS = ("pixel_values",)
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -30,3 +26,14 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
     pool = partial(blocks, columns=side(base.config), size=projector.kernel_size)
     length = projector.tokens_per_side
     return pictures(encoded, length, length, behind=output.pooler_output, pool=pool)
+
+
+FAMILY = Family(
+    takes="pictures",
+    attention="mean over the patches",
+    reduced="behind the projector",
+    inputs=INPUTS,
+    encoder=encode,
+    project=project,
+    deliver=deliver,
+)

@@ -11,17 +11,13 @@ from typing import Any
 
 import torch
 
+from prumerge.models._family import Family
 from prumerge.models._shared import as_they_are as project
 from prumerge.models._shared import pictures
 from prumerge.models._vision import Encoded
 from prumerge.tokens import VisualTokens
 
-__all__ = ["ENCODER_INPUTS", "encode", "project"]
-
-TAKES = "pictures"
-ATTENTION = "similarity of the resampler's tokens"
-REDUCED = "behind the resampler"
-ENCODER_INPUTS = ("pixel_values", "pixel_attention_mask")
+INPUTS = ("pixel_values", "pixel_attention_mask")
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -31,3 +27,13 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
     count = base.connector.perceiver_resampler.n_latents
     tokens = torch.cat(list(found)).unflatten(0, (-1, count))
     return pictures(Encoded(tokens, tokens, tokens, heads=1, class_token=False), 1, count)
+
+
+FAMILY = Family(
+    takes="pictures",
+    attention="similarity of the resampler's tokens",
+    reduced="behind the resampler",
+    inputs=INPUTS,
+    encoder=encode,
+    project=project,
+)

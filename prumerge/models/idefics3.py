@@ -12,16 +12,12 @@ from typing import Any
 
 import torch
 
+from prumerge.models._family import Family
 from prumerge.models._shared import as_they_are as project
 from prumerge.models._shared import blocks, pictures, siglip
 from prumerge.tokens import VisualTokens
 
-__all__ = ["ENCODER_INPUTS", "encode", "project"]
-
-TAKES = "pictures"
-ATTENTION = "mean over the patches"
-REDUCED = "behind the connector"
-ENCODER_INPUTS = ("pixel_values", "pixel_attention_mask")
+INPUTS = ("pixel_values", "pixel_attention_mask")
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -33,3 +29,13 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
     tokens = torch.cat(list(output.pooler_output)).unflatten(0, (-1, length**2))
     pool = partial(blocks, columns=length * size, size=size)
     return pictures(encoded, length, length, behind=tokens, pool=pool)
+
+
+FAMILY = Family(
+    takes="pictures",
+    attention="mean over the patches",
+    reduced="behind the connector",
+    inputs=INPUTS,
+    encoder=encode,
+    project=project,
+)

@@ -8,15 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from prumerge.models import _qformer
+from prumerge.models._family import Family
 from prumerge.models._qformer import project
 from prumerge.tokens import VisualTokens
 
-__all__ = ["ENCODER_INPUTS", "deliver", "encode", "project"]
-
-TAKES = "pictures"
-ATTENTION = "mean over the Q-Former's queries"
-REDUCED = "behind the Q-Former"
-ENCODER_INPUTS = ("pixel_values", "qformer_input_ids", "qformer_attention_mask", "interpolate_pos_encoding")
+INPUTS = ("pixel_values", "qformer_input_ids", "qformer_attention_mask", "interpolate_pos_encoding")
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -36,3 +32,16 @@ def deliver(base: Any, prompt: dict[str, Any], features: list[Tensor], modality:
     """As in BLIP-2, with one word of instruction."""
     _qformer.deliver(base, prompt, features, modality)
     prompt["qformer_input_ids"] = prompt["input_ids"][:1, :1]
+
+
+FAMILY = Family(
+    takes="pictures",
+    attention="mean over the Q-Former's queries",
+    reduced="behind the Q-Former",
+    inputs=INPUTS,
+    encoder=encode,
+    project=project,
+    deliver=deliver,
+    reads_text=True,
+    hands_embeddings=True,
+)

@@ -11,18 +11,14 @@ from functools import partial
 from typing import Any
 
 from prumerge.errors import PrumergeError
+from prumerge.models._delivery import as_tensor as deliver
+from prumerge.models._family import Family
 from prumerge.models._shared import LLAVA_INPUTS, blocks, pictures, run_model
-from prumerge.models._shared import as_tensor as deliver
 from prumerge.models._shared import as_they_are as project
 from prumerge.models._vision import Encoded
 from prumerge.tokens import VisualTokens
 
-__all__ = ["ENCODER_INPUTS", "deliver", "encode", "project"]
-
-TAKES = "pictures"
-ATTENTION = "class token"
-REDUCED = "behind the projector"
-ENCODER_INPUTS = ("pixel_values", *LLAVA_INPUTS)
+INPUTS = ("pixel_values", *LLAVA_INPUTS)
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -55,3 +51,14 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
     side = math.isqrt(tokens.shape[1])
     pool = partial(blocks, columns=side * size, size=size)
     return pictures(encoded, side, side, behind=tokens, pool=pool)
+
+
+FAMILY = Family(
+    takes="pictures",
+    attention="class token",
+    reduced="behind the projector",
+    inputs=INPUTS,
+    encoder=encode,
+    project=project,
+    deliver=deliver,
+)

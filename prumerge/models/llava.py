@@ -7,14 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
+from prumerge.models._family import Family
 from prumerge.models._shared import LLAVA_INPUTS, pictures, project_each, run_tower
 from prumerge.models._vision import Merging
 from prumerge.tokens import VisualTokens
 
-TAKES = "pictures"
-ATTENTION = "class token, or with SigLIP the mean over patches"
-REDUCED = "before the projector"
-ENCODER_INPUTS = ("pixel_values", *LLAVA_INPUTS, "image_sizes")
+INPUTS = ("pixel_values", *LLAVA_INPUTS, "image_sizes")
 
 
 def encode(base: Any, inputs: Mapping[str, Any], merging: Merging | None = None) -> list[VisualTokens]:
@@ -28,3 +26,14 @@ def encode(base: Any, inputs: Mapping[str, Any], merging: Merging | None = None)
 def project(base: Any, features: list[Tensor]) -> list[Tensor]:
     """All pictures through the projector at once."""
     return project_each(base.multi_modal_projector, features)
+
+
+FAMILY = Family(
+    takes="pictures",
+    attention="class token, or with SigLIP the mean over patches",
+    reduced="before the projector",
+    inputs=INPUTS,
+    encoder=encode,
+    project=project,
+    merges=True,
+)

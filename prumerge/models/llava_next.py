@@ -9,16 +9,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from prumerge.models._family import Family
 from prumerge.models._shared import LLAVA_INPUTS, run_tower, stacked, tiled, tiles_of
 from prumerge.models._shared import as_they_are as project
 from prumerge.tokens import VisualTokens
 
-__all__ = ["ENCODER_INPUTS", "encode", "project"]
-
-TAKES = "pictures"
-ATTENTION = "class token of each tile"
-REDUCED = "behind the projector"
-ENCODER_INPUTS = ("pixel_values", "image_sizes", *LLAVA_INPUTS)
+INPUTS = ("pixel_values", "image_sizes", *LLAVA_INPUTS)
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -30,3 +26,13 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
     strategy = config.vision_feature_select_strategy
     pack = partial(base.pack_image_features, vision_feature_select_strategy=strategy)
     return tiled(encoded, counts, sizes, base, pack)
+
+
+FAMILY = Family(
+    takes="pictures",
+    attention="class token of each tile",
+    reduced="behind the projector",
+    inputs=INPUTS,
+    encoder=encode,
+    project=project,
+)

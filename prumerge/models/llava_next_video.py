@@ -10,16 +10,12 @@ from functools import partial
 from typing import Any
 
 from prumerge.models import llava_next
+from prumerge.models._family import Family
 from prumerge.models._shared import as_they_are as project
 from prumerge.models._shared import blocks, pictures, run_tower, side
 from prumerge.tokens import VisualTokens
 
-__all__ = ["ENCODER_INPUTS", "encode", "project"]
-
-TAKES = "pictures, videos"
-ATTENTION = "class token of each tile or frame"
-REDUCED = "behind the projector"
-ENCODER_INPUTS = (*llava_next.ENCODER_INPUTS, "pixel_values_videos")
+INPUTS = (*llava_next.INPUTS, "pixel_values_videos")
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -33,3 +29,13 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
     pool = partial(blocks, columns=length, size=stride)
     rows = length // stride
     return pictures(encoded, rows, rows, frames=videos.shape[1], behind=pooled, pool=pool)
+
+
+FAMILY = Family(
+    takes="pictures, videos",
+    attention="class token of each tile or frame",
+    reduced="behind the projector",
+    inputs=INPUTS,
+    encoder=encode,
+    project=project,
+)

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prumerge.models import as_list
+from prumerge.models._delivery import as_list, as_tensor
+from prumerge.models._family import Family
 from prumerge.models._shared import (
     LLAVA_INPUTS,
-    as_tensor,
     pictures,
     run_tower,
     side,
@@ -27,12 +27,7 @@ from prumerge.models._shared import (
 from prumerge.models._shared import as_they_are as project
 from prumerge.tokens import Separators, VisualTokens
 
-__all__ = ["ENCODER_INPUTS", "deliver", "encode", "project"]
-
-TAKES = "pictures, videos"
-ATTENTION = "mean over the patches of a tile or frame"
-REDUCED = "behind the projector"
-ENCODER_INPUTS = (
+INPUTS = (
     "pixel_values",
     "image_sizes",
     "pixel_values_videos",
@@ -83,3 +78,14 @@ def _videos(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
 def deliver(base: Any, prompt: dict[str, Any], features: list[Tensor], modality: str) -> None:
     """Pictures as a list; videos as one tensor."""
     (as_list if modality == "image" else as_tensor)(base, prompt, features, modality)
+
+
+FAMILY = Family(
+    takes="pictures, videos",
+    attention="mean over the patches of a tile or frame",
+    reduced="behind the projector",
+    inputs=INPUTS,
+    encoder=encode,
+    project=project,
+    deliver=deliver,
+)

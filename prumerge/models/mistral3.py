@@ -10,16 +10,12 @@ from typing import Any
 
 import torch
 
+from prumerge.models._family import Family
 from prumerge.models._shared import as_they_are as project
 from prumerge.models._shared import blocks, run_model, scored
 from prumerge.tokens import VisualTokens
 
-__all__ = ["ENCODER_INPUTS", "encode", "project"]
-
-TAKES = "pictures"
-ATTENTION = "mean over the patches"
-REDUCED = "behind the projector"
-ENCODER_INPUTS = ("pixel_values", "image_sizes", "vision_feature_layer")
+INPUTS = ("pixel_values", "image_sizes", "vision_feature_layer")
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -56,3 +52,13 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
             output.pooler_output, keys, queries, grids, strict=True
         )
     ]
+
+
+FAMILY = Family(
+    takes="pictures",
+    attention="mean over the patches",
+    reduced="behind the projector",
+    inputs=INPUTS,
+    encoder=encode,
+    project=project,
+)

@@ -6,16 +6,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from prumerge.models._family import Family
 from prumerge.models._shared import LLAVA_INPUTS, blocks, pictures, run_tower, side
 from prumerge.models._shared import as_they_are as project
 from prumerge.tokens import VisualTokens
 
-__all__ = ["ENCODER_INPUTS", "encode", "project"]
-
-TAKES = "pictures"
-ATTENTION = "class token"
-REDUCED = "behind the projector"
-ENCODER_INPUTS = ("pixel_values", *LLAVA_INPUTS)
+INPUTS = ("pixel_values", *LLAVA_INPUTS)
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -25,3 +21,13 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
     length = side(base.config)
     pool = partial(blocks, columns=length, size=2)
     return pictures(encoded, length // 2, length // 2, behind=projected, pool=pool)
+
+
+FAMILY = Family(
+    takes="pictures",
+    attention="class token",
+    reduced="behind the projector",
+    inputs=INPUTS,
+    encoder=encode,
+    project=project,
+)

@@ -1,9 +1,14 @@
 """MoE-LLaVA: LLaVA whose language model has several MLPs in some of its layers, and gates."""
 
-from prumerge.models.llava import ENCODER_INPUTS, encode, project
+from prumerge.models._family import Family
+from prumerge.models.llava import INPUTS, encode, project
 
-__all__ = ["ENCODER_INPUTS", "encode", "project"]
-
-TAKES = "pictures"
-ATTENTION = "class token, or with SigLIP the mean over patches"
-REDUCED = "before the projector"
+FAMILY = Family(
+    takes="pictures",
+    attention="class token, or with SigLIP the mean over patches",
+    reduced="before the projector",
+    inputs=INPUTS,
+    encoder=encode,
+    project=project,
+    merges=True,
+)

@@ -8,17 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prumerge.models._shared import as_tensor as deliver
+from prumerge.models._delivery import as_tensor as deliver
+from prumerge.models._family import Family
 from prumerge.models._shared import as_they_are as project
 from prumerge.models._shared import pictures, side, siglip
 from prumerge.tokens import VisualTokens
 
-__all__ = ["ENCODER_INPUTS", "deliver", "encode", "project"]
-
-TAKES = "pictures"
-ATTENTION = "mean over the patches"
-REDUCED = "behind the projector"
-ENCODER_INPUTS = ("pixel_values",)
+INPUTS = ("pixel_values",)
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -26,3 +22,14 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
     output, encoded = siglip(base, base.vision_tower, inputs["pixel_values"].to(base.device))
     length = side(base.config)
     return pictures(encoded, length, length, behind=output.pooler_output)
+
+
+FAMILY = Family(
+    takes="pictures",
+    attention="mean over the patches",
+    reduced="behind the projector",
+    inputs=INPUTS,
+    encoder=encode,
+    project=project,
+    deliver=deliver,
+)

@@ -11,10 +11,9 @@ from torch import Tensor
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from prumerge.models import _qwen
-from prumerge.models._qwen import ENCODER_INPUTS, encode, positions
+from prumerge.models._family import Family
+from prumerge.models._qwen import INPUTS, encode, positions
 from prumerge.models._shared import as_they_are as project
-
-__all__ = ["ENCODER_INPUTS", "deliver", "encode", "positions", "project"]
 
 
 def deliver(base: Any, prompt: dict[str, Any], features: list[Tensor], modality: str) -> None:
@@ -28,6 +27,13 @@ def deliver(base: Any, prompt: dict[str, Any], features: list[Tensor], modality:
     prompt["mm_encoder_outputs"] = {modality: output}
 
 
-TAKES = "pictures, videos"
-ATTENTION = "mean over the patches of a frame"
-REDUCED = "behind the merger"
+FAMILY = Family(
+    takes="pictures, videos",
+    attention="mean over the patches of a frame",
+    reduced="behind the merger",
+    inputs=INPUTS,
+    encoder=encode,
+    project=project,
+    deliver=deliver,
+    positions=positions,
+)

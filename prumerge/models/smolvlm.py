@@ -1,9 +1,13 @@
 """SmolVLM: laid out as Idefics3; a video is its frames' pictures."""
 
-from prumerge.models.idefics3 import ENCODER_INPUTS, encode, project
+from prumerge.models._family import Family
+from prumerge.models.idefics3 import INPUTS, encode, project
 
-__all__ = ["ENCODER_INPUTS", "encode", "project"]
-
-TAKES = "pictures"
-ATTENTION = "mean over the patches"
-REDUCED = "behind the connector"
+FAMILY = Family(
+    takes="pictures",
+    attention="mean over the patches",
+    reduced="behind the connector",
+    inputs=INPUTS,
+    encoder=encode,
+    project=project,
+)

@@ -1,9 +1,15 @@
 """TinyGPT-V: BLIP-2's tower and Q-Former, two linear layers and Phi-2; the 32 tokens are what is reduced."""
 
-from prumerge.models.blip_2 import ENCODER_INPUTS, deliver, encode, project
+from prumerge.models._family import Family
+from prumerge.models.blip_2 import INPUTS, deliver, encode, project
 
-__all__ = ["ENCODER_INPUTS", "deliver", "encode", "project"]
-
-TAKES = "pictures"
-ATTENTION = "mean over the Q-Former's queries"
-REDUCED = "behind the Q-Former"
+FAMILY = Family(
+    takes="pictures",
+    attention="mean over the Q-Former's queries",
+    reduced="behind the Q-Former",
+    inputs=INPUTS,
+    encoder=encode,
+    project=project,
+    deliver=deliver,
+    hands_embeddings=True,
+)

@@ -13,17 +13,13 @@ from typing import Any
 import torch
 
 from prumerge.errors import PrumergeError
+from prumerge.models._delivery import as_tensor as deliver
+from prumerge.models._family import Family
 from prumerge.models._shared import LLAVA_INPUTS, pictures, run_tower, side
-from prumerge.models._shared import as_tensor as deliver
 from prumerge.models.llava import project
 from prumerge.tokens import Separators, VisualTokens
 
-__all__ = ["ENCODER_INPUTS", "deliver", "encode", "project"]
-
-TAKES = "pictures, videos"
-ATTENTION = "class token of each frame"
-REDUCED = "before the projector"
-ENCODER_INPUTS = ("pixel_values", "pixel_values_videos", *LLAVA_INPUTS)
+INPUTS = ("pixel_values", "pixel_values_videos", *LLAVA_INPUTS)
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -49,3 +45,14 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
             separators=Separators(frame * (1 + each), one.features[:, 0], frame.repeat_interleave(each)),
         )
     ]
+
+
+FAMILY = Family(
+    takes="pictures, videos",
+    attention="class token of each frame",
+    reduced="before the projector",
+    inputs=INPUTS,
+    encoder=encode,
+    project=project,
+    deliver=deliver,
+)

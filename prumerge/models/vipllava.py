@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prumerge.models._shared import as_tensor as deliver
+from prumerge.models._delivery import as_tensor as deliver
+from prumerge.models._family import Family
 from prumerge.models._shared import pictures, run_tower, side
 from prumerge.models.llava import project
 from prumerge.tokens import VisualTokens
 
-__all__ = ["ENCODER_INPUTS", "deliver", "encode", "project"]
-
-TAKES = "pictures"
-ATTENTION = "class token"
-REDUCED = "before the projector"
-ENCODER_INPUTS = ("pixel_values", "vision_feature_layer")
+INPUTS = ("pixel_values", "vision_feature_layer")
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -23,3 +19,14 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
     pixels, length = inputs["pixel_values"], side(base.config)
     encoded = run_tower(base.vision_tower, base.config, inputs, pixels, strategy="default")
     return pictures(encoded, length, length)
+
+
+FAMILY = Family(
+    takes="pictures",
+    attention="class token",
+    reduced="before the projector",
+    inputs=INPUTS,
+    encoder=encode,
+    project=project,
+    deliver=deliver,
+)

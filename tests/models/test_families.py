@@ -139,9 +139,7 @@ def test_a_class_token_is_there_where_the_table_says_so(case):
 
 def test_every_family_says_what_it_takes():
     for name in families():
-        takes = {"pictures"} | (
-            {"videos"} if "pixel_values_videos" in family_of(name).ENCODER_INPUTS else set()
-        )
+        takes = {"pictures"} | ({"videos"} if "pixel_values_videos" in family_of(name).inputs else set())
         assert set(facts(name).takes.split(", ")) == takes
 
 
@@ -325,7 +323,7 @@ def test_pruning_inside_the_language_model_works_or_is_refused(name):
 def test_positions_are_those_of_the_places_or_refused(name, positions):
     family = FAMILIES[name]
     model, inputs = family.model(), family.prompt(*rows_of(family))
-    if hasattr(family_of(model.config.model_type), "positions"):
+    if family_of(model.config.model_type).positions is not None:
         with pytest.raises(ValueError, match="have positions in time and space"):
             reduced(model, inputs, positions=positions)
         with pytest.raises(ValueError, match="have positions in time and space"):
