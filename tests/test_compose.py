@@ -7,6 +7,7 @@ import torch
 from builders import IMAGE, PICTURE, answer, llava, prompt, row_of, visual_tokens
 
 import prumerge
+from prumerge.compose import Placed
 
 ROWS = [[5, PICTURE, 6, 7], [5, PICTURE, 6, PICTURE, 9], [4, 8, 2]]
 CHAINS = [

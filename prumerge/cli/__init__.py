@@ -536,7 +536,7 @@ def _look(model: Any, processor: Any, image: Any, method: Any) -> tuple[Any, Any
     import torch
 
     from prumerge.loading.load import prepare
-    from prumerge.pipeline.splice import select
+    from prumerge.pipeline.reduce import select
 
     with torch.inference_mode():
         return select(model, prepare(processor, image, "").to(model.device), method)[0]

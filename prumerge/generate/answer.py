@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
 
-from prumerge.compose import Placed
 from prumerge.generate.stopwatch import Stopwatch
 from prumerge.layers.pruning import average_tokens, pruning
 from prumerge.loading.load import prepare
-from prumerge.models import family_of, unwrap
-from prumerge.pipeline.splice import Relevance, column_sizes, encode, splice
+from prumerge.pipeline.options import Options
+from prumerge.pipeline.prompt import Prompt
+from prumerge.pipeline.reduce import Pipeline
+from prumerge.pipeline.splice import column_sizes
 from prumerge.reducer import Reducer
-from prumerge.spec import make
 
 
 @dataclass(frozen=True)
@@ -45,46 +45,52 @@ class Answer:
 def answer(
     model: Any,
     processor: Any,
-    image: Image.Image | Sequence[Image.Image],
+    media: Image.Image | Sequence[Image.Image],
     question: str,
-    reducer: Reducer | None = None,
+    reducer: str | Reducer | None = None,
+    options: Options | None = None,
     *,
     max_new_tokens: int = 64,
-    relevance: Relevance | None = None,
-    size_bias: bool = False,
+    **changes: Any,
 ) -> Answer:
     """Answer greedily; without a reducer the model is left untouched, its own encoder included.
 
-    Several pictures are the frames of a clip. `relevance` is that of `reduce`, `size_bias` that of `attach`.
+    `media` is a picture, or the frames of a clip. The fields of `Options` are given by name, or as `options`;
+    frames are a clip (`clip`) unless they say otherwise.
+
+    Raises PrumergeError as `reduce` and `attach` do.
     """
-    inputs = prepare(processor, image, question).to(model.device)
-    watch, sizes = Stopwatch(model.device), None
+    together = not isinstance(media, Image.Image)
+    options = (options or Options(clip=together)).but(**changes)
+    prompt = Prompt.read(model, prepare(processor, media, question).to(model.device))
+    watch = Stopwatch(model.device)
     if reducer is None:
-        prompt = _encoded(model, inputs)
+        layers = sizes = None
+        shorter = _untouched(prompt)
         encode_ms, reduce_ms = watch.lap(), 0.0
     else:
-        clip = not isinstance(image, Image.Image)
-        tokens = encode(model, inputs, reducer, clip=clip, relevance=relevance)
+        pipeline = Pipeline(reducer, options)
+        layers = pipeline.placed.layers
+        pictures = pipeline.encode(prompt)
         encode_ms = watch.lap()
-        method = Placed.of(reducer).before or make("none")
-        chosen = [(one, method(one)) for one in tokens]
+        decisions = pipeline.decide(pictures)
         reduce_ms = watch.lap()
-        prompt = splice(model, inputs, chosen)
+        shorter = pipeline.splice(prompt, decisions, pipeline.project(prompt, decisions))
         encode_ms += watch.lap()  # nearly all of it the projector
-        sizes = column_sizes(model, prompt, chosen) if size_bias else None
-    ids = prompt["input_ids"]
+        sizes = column_sizes(prompt.model, shorter, decisions) if options.size_bias else None
+    read = shorter["input_ids"].shape[1]
+    written = int(prompt.image.sum())
     watch.lap()
-    with pruning(model, reducer or make("none"), sizes) as inside:
-        generated = model.generate(**prompt, max_new_tokens=max_new_tokens, do_sample=False, streamer=watch)
-    written = int((inputs["input_ids"] == unwrap(model).config.image_token_id).sum())
-    handed = written - (inputs["input_ids"].shape[1] - ids.shape[1])  # placeholders that stayed
-    new = generated[0, ids.shape[1] :]
+    with pruning(prompt.model, layers, sizes) as inside:
+        generated = model.generate(**shorter, max_new_tokens=max_new_tokens, do_sample=False, streamer=watch)
+    handed = written - (prompt.image.shape[1] - read)  # placeholders that stayed
+    new = generated[0, read:]
     first = watch.laps[1] if len(watch.laps) > 1 else watch.laps[-1]
     return Answer(
-        method="untouched" if reducer is None else str(reducer),
+        method="untouched" if reducer is None else str(pipeline.method),
         answer=processor.decode(new, skip_special_tokens=True).strip(),
         visual_tokens=sum(average_tokens(inside, [handed])),
-        prompt_tokens=ids.shape[1],
+        prompt_tokens=read,
         answer_tokens=len(new),
         encode_ms=encode_ms,
         reduce_ms=reduce_ms,
@@ -93,15 +99,14 @@ def answer(
     )
 
 
-def _encoded(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def _untouched(prompt: Prompt) -> dict[str, Any]:
     """The whole prompt, its pictures encoded by the model itself."""
-    inner = unwrap(model)
-    base, family = inner.base_model, family_of(inner.config.model_type)
-    pixels = {name: value for name, value in inputs.items() if name in family.inputs}
+    family, base = prompt.family, prompt.base
+    pixels = {name: value for name, value in prompt.inputs.items() if name in family.inputs}
     output = base.get_image_features(**pixels, return_dict=True)
     if family.hands_embeddings:
-        prompt = {name: value for name, value in inputs.items() if name not in family.inputs}
-        family.deliver(base, prompt, list(output.pooler_output), "image")
-        return prompt
-    prompt = {name: value for name, value in inputs.items() if not name.startswith("pixel_")}
-    return {**prompt, "mm_encoder_outputs": {"image": output}}
+        rest = {name: value for name, value in prompt.inputs.items() if name not in family.inputs}
+        family.deliver(base, rest, list(output.pooler_output), "image")
+        return rest
+    rest = {name: value for name, value in prompt.inputs.items() if not name.startswith("pixel_")}
+    return {**rest, "mm_encoder_outputs": {"image": output}}

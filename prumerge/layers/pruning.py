@@ -12,39 +12,38 @@ With sizes, a token that stands for s patches gets log(s) on the logits of its k
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from statistics import fmean
+from threading import get_ident
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from prumerge.compose import Placed
 from prumerge.errors import PrumergeError
 from prumerge.layers.attention import can_look, received
 from prumerge.layers.binding import Bound
 from prumerge.layers.layout import Layout, Pass
 from prumerge.layers.masks import biased, causal
 from prumerge.models import family_of, unwrap
-from prumerge.reducer import LayerReducer, Reducer
+from prumerge.reducer import LayerReducer
 from prumerge.tokens import VisualTokens
 
 
 def pruning(
-    model: nn.Module, reducer: Reducer, sizes: Float[Tensor, "B L"] | None = None
+    model: nn.Module, method: LayerReducer | None, sizes: Float[Tensor, "B L"] | None = None
 ) -> AbstractContextManager[Inside | None]:
     """What a method does inside the language model, while a `with` lasts; None where it does nothing.
 
     `sizes` are those of the prompt's columns (`splice.column_sizes`), for attention in proportion to them.
     """
-    inside = Placed.of(reducer).layers
-    return nullcontext() if inside is None and sizes is None else Inside(model, inside, sizes)
+    return nullcontext() if method is None and sizes is None else Inside(model, method, sizes)
 
 
-def average_tokens(inside: Inside | None, handed: Sequence[float]) -> list[float]:
+def average_tokens(inside: LayerPruning | None, handed: Sequence[float]) -> list[float]:
     """Visual tokens that a layer of the language model saw on average, for each picture of the latest prompt;
     without pruning inside it those that it was `handed`."""
     if inside is None or inside.method is None:
@@ -52,27 +51,24 @@ def average_tokens(inside: Inside | None, handed: Sequence[float]) -> list[float
     return [fmean(layers) for layers in inside.tokens_by_layer]
 
 
-class Inside(Bound):
+class LayerPruning(Bound):
     """A method at work between the layers of `model`'s language model, until `remove()`; or none, and
     attention in proportion to sizes alone.
 
-    Only `forward` (and `generate`) of this one model and its decoder layers are touched. Prompts must come
-    with encoded pictures (`mm_encoder_outputs`), as `prumerge.reduce` makes them. The KV cache remembers what
-    each layer saw; beams, sampling and later turns on the cache work, prompts in chunks and candidates from
-    assistants do not.
+    Only the decoder layers of this one model are touched; whoever calls its `forward` and `generate` does so
+    through `run` and after `check_generate`. Prompts must come with encoded pictures (`mm_encoder_outputs`),
+    as `prumerge.reduce` makes them. The KV cache remembers what each layer saw; beams, sampling and later
+    turns on the cache work, prompts in chunks and candidates from assistants do not. Threads do not see each
+    other.
     """
 
-    holder = "_prumerge_inside"
+    holder = "_prumerge_layers"
 
-    def __init__(
-        self, model: nn.Module, method: LayerReducer | None, sizes: Float[Tensor, "B L"] | None = None
-    ) -> None:
+    def __init__(self, model: nn.Module, method: LayerReducer | None) -> None:
         super().__init__()
         self.model = unwrap(model)
         self.method = method
         self.name, self.instead = (str(method), _INSTEAD) if method else ("size_bias", "leave out size_bias")
-        self.sizes = sizes
-        """How many patches each column of the next prompt stands for; None: attention takes no notice."""
         self.decoder = self.model.get_decoder()
         self.depths: tuple[int, ...] = ()
         if method is not None:
@@ -87,23 +83,27 @@ class Inside(Bound):
         _check_attention(self.decoder, self.name, self.instead)
         self.tokens_by_layer: list[tuple[int, ...]] = []
         """Of each picture of the latest prompt: the visual tokens that each layer saw."""
-        self._now: Pass | None = None
-        self._before = self.bind(self.model, "forward", "generate")
+        self._now: dict[int, Pass] = {}
+        self._sizes: dict[int, Tensor | None] = {}
+        """By thread: the `forward` that runs, and the sizes of the columns of the next prompt."""
         self._layers = [self.bind(layer, "forward", does="layer")["forward"] for layer in self.decoder.layers]
 
     def remove(self) -> None:
-        """Give the model and its layers their own methods back."""
+        """Give the layers their own methods back."""
         self.unbind()
 
-    def __enter__(self) -> Inside:
-        return self
+    @contextmanager
+    def sized(self, sizes: Float[Tensor, "B L"] | None) -> Iterator[None]:
+        """How many patches each column of the next prompt of this thread stands for, while a `with` lasts;
+        None: attention takes no notice."""
+        self._sizes[get_ident()] = sizes
+        try:
+            yield
+        finally:
+            del self._sizes[get_ident()]
 
-    def __exit__(self, *_: object) -> None:
-        self.remove()
-
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        original = self._before["generate"]
-        named = kwargs | dict(zip(inspect.signature(original).parameters, args, strict=False))
+    def check_generate(self, named: dict[str, Any]) -> None:
+        """Raise PrumergeError for a `generate` that cannot be done with these arguments."""
         config = named.get("generation_config") or self.model.generation_config
         if named.get("inputs_embeds") is not None:
             raise PrumergeError(f"{self.name} cannot find pictures among inputs_embeds; {self.instead}")
@@ -113,14 +113,12 @@ class Inside(Bound):
                     f"{self.name} needs the whole prompt read at once, into a cache that grows; "
                     f"leave out {option}"
                 )
-        return original(*args, **kwargs)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        original = self._before["forward"]
-        kwargs |= zip(inspect.signature(original).parameters, args, strict=False)
+    def run(self, original: Any, kwargs: dict[str, Any]) -> Any:
+        """The model's own `forward`, its layers pruned."""
         cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
         modality, pictures = next(iter((kwargs.get("mm_encoder_outputs") or {}).items()), ("image", None))
-        memory: Pass | None = getattr(cache, "_prumerge_inside", None)
+        memory: Pass | None = getattr(cache, "_prumerge_layers", None)
         filled = cache is not None and cache.get_seq_length() > 0
         if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
             raise PrumergeError(f"{self.name} needs an attention_mask of shape [B, L], and no static cache")
@@ -137,15 +135,16 @@ class Inside(Bound):
             )
         if pictures is not None:
             counts = [len(one) for one in pictures.pooler_output] if self.depths else []
-            self._now = self._prompt(kwargs, counts, getattr(self.model.config, f"{modality}_token_id"))
+            now = self._prompt(kwargs, counts, getattr(self.model.config, f"{modality}_token_id"))
         elif filled and memory is not None:
-            self._now = memory.step(mask)
+            now = memory.step(mask)
         else:
             return original(**kwargs)
+        self._now[get_ident()] = now
         try:
             output = original(**kwargs)
         finally:
-            now, self._now = self._now, None
+            del self._now[get_ident()]
         if now.prefill:
             layers = range(len(self._layers))
             seen = zip(
@@ -154,12 +153,12 @@ class Inside(Bound):
             self.tokens_by_layer = list(seen)
         cache = getattr(output, "past_key_values", cache)
         if cache is not None:
-            cache._prumerge_inside = now.remembered()
+            cache._prumerge_layers = now.remembered()
         return output
 
     def layer(self, layer: Any, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         """What a decoder layer does in place of its own `forward`."""
-        now, depth = self._now, layer.self_attn.layer_idx
+        now, depth = self._now.get(get_ident()), layer.self_attn.layer_idx
         if now is None:
             return self._layers[depth](hidden, *args, **kwargs)
         if now.prefill and depth == 0 and self.method is not None:
@@ -197,7 +196,7 @@ class Inside(Bound):
                     "write some after the last <image>"
                 )
         words = prompt & ~image
-        sizes = self.sizes
+        sizes = self._sizes.get(get_ident())
         if sizes is not None:  # beams have the sizes of their row
             sizes = sizes.to(ids.device).repeat_interleave(len(ids) // len(sizes), dim=0)
         return Pass(
@@ -291,6 +290,40 @@ class Inside(Bound):
             "position_embeddings": rotary,
             "position_ids": None,  # gaps in them would look like several packed prompts
         }
+
+
+class Inside(LayerPruning):
+    """`LayerPruning` that answers for the model's own `forward` and `generate` as well; `sizes` are those of
+    the columns of every prompt that comes."""
+
+    holder = "_prumerge_inside"
+
+    def __init__(
+        self, model: nn.Module, method: LayerReducer | None, sizes: Float[Tensor, "B L"] | None = None
+    ) -> None:
+        super().__init__(model, method)
+        self.sizes = sizes
+        self._before = self.bind(self.model, "forward", "generate")
+
+    def __enter__(self) -> Inside:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """What the model's `generate` does while its layers are pruned."""
+        original = self._before["generate"]
+        named = kwargs | dict(zip(inspect.signature(original).parameters, args, strict=False))
+        self.check_generate(named)
+        return original(*args, **kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the model's `forward` does while its layers are pruned."""
+        original = self._before["forward"]
+        kwargs |= zip(inspect.signature(original).parameters, args, strict=False)
+        with self.sized(self.sizes):
+            return self.run(original, kwargs)
 
 
 def _before_answer(labels: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:

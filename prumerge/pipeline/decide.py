@@ -80,9 +80,7 @@ def decide(
     return [_read(*one, options) for one in zip(pictures, reductions, places, strict=True)]
 
 
-def _read(
-    tokens: VisualTokens, reduction: Reduction, index: Int[Tensor, "M"], options: Options
-) -> Decision:
+def _read(tokens: VisualTokens, reduction: Reduction, index: Int[Tensor, "M"], options: Options) -> Decision:
     """How what is left of one picture is read; `index` is the reduction's, on the CPU."""
     standing = _standing(tokens, reduction, index, options)
     if tokens.placed is None:  # any placeholders do, so the first ones

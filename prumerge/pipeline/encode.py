@@ -17,7 +17,9 @@ from prumerge.pipeline.prompt import Prompt
 from prumerge.tokens import VisualTokens
 
 
-def encode(prompt: Prompt, placed: Placed | None = None, options: Options | None = None) -> list[VisualTokens]:
+def encode(
+    prompt: Prompt, placed: Placed | None = None, options: Options | None = None
+) -> list[VisualTokens]:
     """The visual tokens of each picture in a prompt, or of each row's pictures as a clip; none if it shows
     nothing. What a method does inside the vision tower is done.
 
@@ -26,15 +28,7 @@ def encode(prompt: Prompt, placed: Placed | None = None, options: Options | None
     placed, options = placed or Placed(), options or Options()
     if prompt.modality is None:
         return []
-    if placed.tower is None:
-        pictures = prompt.family.encode(prompt.base, prompt.inputs)
-    elif prompt.family.merges:
-        pictures = prompt.family.encode(prompt.base, prompt.inputs, placed.tower)
-    else:
-        raise PrumergeError(
-            f"{placed.tower} merges inside the vision tower, which is not supported for models of type "
-            f"{prompt.model.config.model_type!r} yet; use a method before the language model"
-        )
+    pictures = prompt.family.encode(prompt.base, prompt.inputs, placed.tower)
     return shown(prompt, pictures, options)
 
 

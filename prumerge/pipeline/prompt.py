@@ -57,8 +57,9 @@ class Prompt:
         inner = unwrap(model)
         if not isinstance(inputs, Mapping):
             raise PrumergeError(
-                f"inputs are what a processor returns (input_ids, pixel_values, ...), not "
-                f"{type(inputs).__name__}; for a picture: processor(images=..., text=..., return_tensors='pt')"
+                "inputs are what a processor returns (input_ids, pixel_values, ...), not "
+                f"{type(inputs).__name__}; for a picture: processor(images=..., text=..., "
+                "return_tensors='pt')"
             )
         family = family_of(inner.config.model_type)
         modality = _modality(inputs)
@@ -99,8 +100,9 @@ class Prompt:
         if any(first != last for first, last in rows):
             count = int((self.image.sum(1) % max(sizes[0], 1) != 0).nonzero()[0, 0])
             raise PrumergeError(
-                f"row {count} of the batch has {int(self.image[count].sum())} placeholders, which are no whole "
-                f"number of its pictures; write <{self.modality}> once for each in the row it belongs to"
+                f"row {count} of the batch has {int(self.image[count].sum())} placeholders, which are no "
+                f"whole number of its pictures; write <{self.modality}> once for each in the row it belongs "
+                "to"
             )
         return [first for first, _ in rows]
 
@@ -110,8 +112,8 @@ class Prompt:
             return
         if self.inputs.get("inputs_embeds") is None and self.image.any():
             raise PrumergeError(
-                f"the prompt has {int(self.image.sum())} image placeholders, but no pictures came with it; pass "
-                "pixel_values, as the processor returns them"
+                f"the prompt has {int(self.image.sum())} image placeholders, but no pictures came with it; "
+                "pass pixel_values, as the processor returns them"
             )
 
     @property
@@ -124,7 +126,7 @@ class Prompt:
     def words(self) -> Bool[Tensor, "B L"]:
         """Where words are, on the CPU: all but padding, placeholders, and tokens that begin or end a text."""
         assert self.ids is not None and self.mask is not None
-        text = self.model.config.get_text_config()
+        text = self.model.config.text_config
         special = [getattr(text, f"{name}_token_id", None) for name in ("bos", "eos", "pad")]
         flat = [token for each in special for token in (each if isinstance(each, list) else [each])]
         known = torch.tensor([token for token in flat if token is not None], dtype=self.ids.dtype)
@@ -185,8 +187,8 @@ def _on_cpu(
         return ids, _unpadded(model, ids) if infer_padding else torch.ones_like(ids, dtype=torch.bool)
     if not isinstance(mask, Tensor) or mask.shape != ids.shape:
         raise PrumergeError(
-            f"attention_mask is {tuple(getattr(mask, 'shape', ())) or type(mask).__name__}, but the prompt is "
-            f"{tuple(ids.shape)}; pass the mask that the processor made"
+            f"attention_mask is {tuple(getattr(mask, 'shape', ())) or type(mask).__name__}, but the prompt "
+            f"is {tuple(ids.shape)}; pass the mask that the processor made"
         )
     ids, mask = torch.stack([ids, mask.to(ids)]).cpu()
     return ids, mask.bool()

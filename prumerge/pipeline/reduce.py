@@ -75,8 +75,8 @@ def reduce(
     are. Nothing on the model is changed.
 
     The fields of `Options` (`positions`, `separators`, `clip`, `relevance`) are given by name, or as
-    `options`. A bias on attention for the size of merged tokens (`size_bias`) is no part of a prompt: `attach`
-    has it, here it raises PrumergeError.
+    `options`. A bias on attention for the size of merged tokens (`size_bias`) is no part of a prompt:
+    `attach` has it, here it raises PrumergeError.
 
     Gradients follow torch's own switches, so for inference call it under `torch.no_grad()`. Beam search in
     Transformers expands `mm_encoder_outputs` in place: reduce anew for each such `generate`.

@@ -121,8 +121,8 @@ def _of_words(labels: Int[Tensor, "B L"], image: Bool[Tensor, "B L"]) -> Int[Ten
     if (labels[at] == -100).all():
         return labels
     warnings.warn(
-        "labels on image placeholders were set to -100: no model can be taught to say a picture; leave them out "
-        "in the data collator, since trainers divide the loss by their number",
+        "labels on image placeholders were set to -100: no model can be taught to say a picture; leave them "
+        "out in the data collator, since trainers divide the loss by their number",
         stacklevel=2,
     )
     return labels.masked_fill(at, -100)
@@ -164,7 +164,7 @@ class _Left:
 def _padding_id(prompt: Prompt) -> int:
     """A token to pad with that no picture is spliced into."""
     config = prompt.model.config
-    text = config.get_text_config()
+    text = config.text_config
     candidates = (text.pad_token_id, text.eos_token_id, 0, 1, 2)
     taken = (config.image_token_id, getattr(config, "video_token_id", None))
     return next(c for c in candidates if isinstance(c, int) and c >= 0 and c not in taken)

@@ -3,17 +3,15 @@
 import copy
 import inspect
 import math
-from dataclasses import dataclass
-from typing import ClassVar
 
 import pytest
 import torch
 from builders import IMAGE, PICTURE, answer, llava, prompt, row_of, visual_tokens
+from steps import Fourths, LaterFourths, close, logits_of, words
 from transformers import DynamicCache, LlavaForConditionalGeneration
 
 import prumerge
 from prumerge.layers.pruning import Inside
-from prumerge.reducer import LayerReducer
 from prumerge.reducers.sparsevlm import density_peaks
 
 ROWS = [[5, PICTURE, 6, 7], [5, PICTURE, 6, PICTURE, 9, 11, 12], [4, 8, 2]]
@@ -29,46 +27,6 @@ def model(request):
 @pytest.fixture
 def llama():
     return llava(layers=LAYERS)
-
-
-def logits_of(model, inputs):
-    with torch.no_grad():
-        return model(**inputs).logits
-
-
-def words(inputs):
-    return inputs["attention_mask"].bool() & (inputs["input_ids"] != IMAGE)
-
-
-def close(one, other):
-    torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fourths(prumerge.Reducer):
-    """Every fourth token, or the means of four in a row."""
-
-    mean: bool = False
-
-    def __call__(self, tokens):
-        index = torch.arange(len(tokens))[1::4]
-        weights = torch.eye(len(tokens)).view(-1, 4, len(tokens)).mean(1)
-        return prumerge.Reduction(index, weights if self.mean else None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LaterFourths(LayerReducer):
-    """The same before a layer of the language model."""
-
-    reads: ClassVar[int] = 0
-    layer: int = 0
-    mean: bool = False
-
-    def depths(self, layers):
-        return (self.layer,)
-
-    def __call__(self, tokens):
-        return Fourths(mean=self.mean)(tokens)
 
 
 # nothing dropped, nothing changed

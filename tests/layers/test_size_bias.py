@@ -8,16 +8,16 @@ from itertools import accumulate
 import pytest
 import torch
 from builders import IMAGE, PICTURE, answer, llava, processor, prompt, row_of, visual_tokens
-from families import FAMILIES
+from families import FAMILIES, Picture, rows_of
 from PIL import Image
-from test_families import rows_of, tile_tokens
-from test_inside import Fourths, LaterFourths, close, logits_of, words
+from steps import Fourths, LaterFourths, close, decided, logits_of, spliced, words
 from transformers import DynamicCache
 
 import prumerge
 from prumerge.generate.answer import answer as ask_about
 from prumerge.layers.pruning import Inside
-from prumerge.pipeline.splice import column_sizes, splice
+from prumerge.pipeline.prompt import Prompt
+from prumerge.pipeline.splice import column_sizes
 
 ROWS = [[5, PICTURE, 6, 7], [5, PICTURE, 6, PICTURE, 9, 11, 12], [4, 8, 2]]
 LAYERS = 4
@@ -87,14 +87,16 @@ def test_a_patch_in_several_tokens_is_divided_among_them(spec):
 
 
 def test_columns_have_the_sizes_of_their_tokens_in_the_order_they_are_read():
-    family, inputs, tokens, _ = tile_tokens()
+    family = FAMILIES["LlavaNext"]
+    inputs = family.prompt([5, Picture(1, (60, 112)), 6])
+    ((tokens, _),) = prumerge.select(family.model(), inputs, "none")
     weights = torch.zeros(3, len(tokens))
     weights[0, 24], weights[1, 3:8], weights[2, 20:22] = 1, 0.2, 0.5
     chosen = [(tokens, prumerge.Reduction(torch.tensor([24, 3, 20]), weights))]
     model = family.model()
     for policy in ("keep", "drop", "remake"):
-        shorter = splice(model, inputs, chosen, separators=policy)
-        sizes = column_sizes(model, shorter, chosen, separators=policy)
+        shorter = spliced(model, inputs, chosen, separators=policy)
+        sizes = column_sizes(model, shorter, decided(chosen, separators=policy))
         placed = shorter["input_ids"] == model.config.image_token_id
         features = shorter["mm_encoder_outputs"]["image"].pooler_output[0]
         tokens_only = ~(features == model.model.image_newline).all(1)
@@ -172,7 +174,7 @@ def of_words(model, inputs, spec):
     """Logits of each row's words."""
     with prumerge.attach(model, spec, size_bias=True) as attached, torch.no_grad():
         logits = model(**inputs).logits
-        shorter = attached._reduced(dict(inputs))
+        shorter, _ = attached.pipeline.reduce(Prompt.read(model, inputs))
     return [row[of_row] for row, of_row in zip(logits, words(shorter), strict=True)]
 
 
@@ -241,7 +243,7 @@ def test_a_second_turn_on_the_cache_attends_alike(llama):
 
 def test_training_goes_through_it_with_checkpoints_too(llama):
     inputs = prompt([5, PICTURE, 6, 7, 20], [5, PICTURE, 6, PICTURE, 9, 11])
-    inputs["labels"] = inputs["input_ids"].clone()
+    inputs["labels"] = inputs["input_ids"].masked_fill(inputs["input_ids"] == IMAGE, -100)
     other = copy.deepcopy(llama).train()
     other.gradient_checkpointing_enable()
     for one in (llama, other):

@@ -16,6 +16,7 @@ import torch
 import transformers as hf
 from builders import IMAGE, PAD, text_config, vision_config
 from families import FAMILIES, VIDEO, Picture, rows_of
+from steps import spliced
 
 import prumerge
 from prumerge.models import family_of
@@ -255,9 +256,7 @@ def test_newlines_are_kept_dropped_or_made_again(policy):
     model = family.model()
     chosen = torch.tensor([3, 20, 21, 24])
     kept = prumerge.Reduction(chosen)
-    from prumerge.pipeline.splice import splice
-
-    shorter = splice(model, inputs, [(tokens, kept)], separators=policy)
+    shorter = spliced(model, inputs, [(tokens, kept)], separators=policy)
     features = shorter["mm_encoder_outputs"]["image"].pooler_output[0]
     rows = {
         "keep": len(tokens.separators.at),
@@ -355,9 +354,7 @@ def test_kept_tokens_keep_their_positions(name, modality):
         **kinds,
     )
     chosen = prumerge.select(model, inputs, "topk:keep=3")
-    from prumerge.pipeline.splice import splice
-
-    shorter = splice(model, inputs, chosen)
+    shorter = spliced(model, inputs, chosen)
     token = VIDEO if modality == "video" else IMAGE
     start, expected = 0, []
     places = (inputs["input_ids"] == token).nonzero()
@@ -540,13 +537,11 @@ def test_a_video_without_placeholder_is_refused():
 
 
 def test_pictures_that_are_encoded_already_need_not_come_again():
-    from prumerge.pipeline.splice import splice
-
     family = FAMILIES["LlavaNext"]
     model, inputs = family.model(), family.prompt(*rows_of(family))
     chosen = prumerge.select(model, inputs, "topk:keep=5")
     words = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    whole, without = (splice(model, given, chosen) for given in (inputs, words))
+    whole, without = (spliced(model, given, chosen) for given in (inputs, words))
     assert torch.equal(whole["input_ids"], without["input_ids"])
     assert torch.equal(logits(model, whole), logits(model, without))
 

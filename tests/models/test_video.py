@@ -9,11 +9,11 @@ import pytest
 import torch
 from builders import IMAGE, PICTURE, PLACES, answer, llava, prompt, visual_tokens
 from PIL import Image
+from steps import encoded
 
 import prumerge
 from prumerge.loading.clips import evenly
 from prumerge.loading.load import prepare
-from prumerge.pipeline.splice import encode
 from prumerge.tokens import VisualTokens
 
 COLOURS = ["red", "lime", "blue", "yellow", "cyan", "magenta", "white", "black", "orange", "purple"]
@@ -157,7 +157,7 @@ ROWS = [[5, PICTURE, PICTURE, PICTURE, 6], [7, PICTURE, PICTURE, PICTURE, 8, 9]]
 
 def test_the_pictures_of_a_row_become_one_clip(model):
     inputs = prompt(*ROWS)
-    alone, clips = encode(model, inputs), encode(model, inputs, clip=True)
+    alone, clips = encoded(model, inputs), encoded(model, inputs, clip=True)
     assert [tokens.grid for tokens in clips] == [(3, 4, 4)] * 2
     assert torch.equal(clips[1].features, torch.cat([tokens.features for tokens in alone[3:]]))
     whole = torch.cat([tokens.attention() for tokens in alone[3:]])
@@ -246,8 +246,8 @@ def test_over_frames_a_method_reads_what_it_reads():
 @pytest.mark.parametrize("positions", ["compact", "original", "median"])
 def test_frames_of_a_clip_may_be_merged_inside_the_tower(positions):
     model, inputs = llava(), prompt([0, PICTURE, 5, PICTURE, 7])
-    apart = encode(model, inputs, prumerge.make("tome:r=3"))
-    (clip,) = encode(model, inputs, prumerge.make("tome:r=3"), clip=True)
+    apart = encoded(model, inputs, "tome:r=3")
+    (clip,) = encoded(model, inputs, "tome:r=3", clip=True)
     assert clip.picture_grid == (2, *apart[0].picture_grid[1:])
     assert clip.placeholders == 2 * apart[0].placeholders
     torch.testing.assert_close(clip.attention(), torch.cat([one.attention() for one in apart]))

@@ -18,6 +18,7 @@ from builders import (
     row_of,
     text_config,
 )
+from steps import encoded
 from torch.nn import functional as F
 from transformers import (
     BatchFeature,
@@ -28,7 +29,8 @@ from transformers import (
 )
 
 import prumerge
-from prumerge.pipeline import splice
+from prumerge.pipeline.encode import with_words
+from prumerge.pipeline.prompt import Prompt
 
 ROWS = [[5, PICTURE, 6, 7], [5, PICTURE, 6, PICTURE, 9], [3, PICTURE], [4, 8, 2]]
 MODELS = {
@@ -569,7 +571,7 @@ def test_heads_must_divide_the_keys():
 @pytest.mark.parametrize("padding", ["left", "right"])
 def test_words_are_those_of_the_pictures_row(model, padding):
     inputs = prompt(*ROWS, [1, PICTURE, 0, 7], padding=padding)
-    tokens = splice.encode(model, inputs)
+    tokens = encoded(model, inputs)
     embedding = model.get_input_embeddings().weight
     words = [[5, 6, 7], [5, 6, 9], [5, 6, 9], [3], [7]]  # 0 and 1 begin, end and pad a text
     assert len(tokens) == len(words)
@@ -579,28 +581,28 @@ def test_words_are_those_of_the_pictures_row(model, padding):
 
 def test_several_tokens_may_end_a_text(model):
     model.config.text_config.eos_token_id = [6, 7]
-    [tokens] = splice.encode(model, prompt([5, PICTURE, 6, 7]))
+    [tokens] = encoded(model, prompt([5, PICTURE, 6, 7]))
     assert torch.equal(tokens.text(), model.get_input_embeddings().weight[[5]])
 
 
 def test_patches_are_embedded_by_the_projector(model):
-    [tokens] = splice.encode(model, prompt([5, PICTURE, 6]))
+    [tokens] = encoded(model, prompt([5, PICTURE, 6]))
     assert torch.equal(tokens.embeddings(), model.model.multi_modal_projector(tokens.features))
     assert not tokens.embeddings().requires_grad
 
 
 def test_encoded_pictures_can_be_asked_about_anew(model):
     inputs = prompt([5, PICTURE, 6])
-    [tokens] = splice.encode(model, {"pixel_values": inputs["pixel_values"]})
+    [tokens] = encoded(model, {"pixel_values": inputs["pixel_values"]})
     with pytest.raises(ValueError, match="cdpruner needs text"):
         prumerge.make("cdpruner")(tokens)
-    [asked] = splice.ask(model, inputs, [tokens])
+    [asked] = with_words(Prompt.read(model, inputs), [tokens])
     assert torch.equal(asked.text(), model.get_input_embeddings().weight[[5, 6]])
 
 
 @pytest.mark.parametrize("spec", ["visionzip:keep=5", "divprune:keep=5"])
 def test_words_are_not_looked_up_for_a_method_that_does_not_ask(model, spec, monkeypatch):
-    monkeypatch.setattr(splice, "_words", None)
+    monkeypatch.setattr(Prompt, "words", None)
     assert len(features_of(reduced(model, prompt([5, PICTURE]), spec))[0]) == 5
 
 
@@ -619,7 +621,7 @@ def test_a_prompt_without_words_names_a_method_that_needs_none(model):
 
 def test_the_class_token_that_visionzip_keeps_goes_through_the_projector(model):
     inputs = prompt([5, PICTURE, 6])
-    [tokens] = splice.encode(model, inputs)
+    [tokens] = encoded(model, inputs)
     [features] = features_of(reduced(model, inputs, "visionzip:keep=5"))
     torch.testing.assert_close(features[0], model.model.multi_modal_projector(tokens.class_feature))
 
@@ -633,7 +635,7 @@ def test_attention_is_that_of_the_layer_a_paper_names(kind, layer):
     with torch.no_grad():
         attentions = tower(inputs["pixel_values"], output_attentions=True).attentions
     writer = range(4)[layer] - 1  # hidden state 0 is what the first of the three layers reads
-    for number, tokens in enumerate(splice.encode(model, inputs)):
+    for number, tokens in enumerate(encoded(model, inputs)):
         for name, depth in (("writer", writer), ("first", 0)):
             received = attentions[depth][number].mean(0)  # over heads
             expected = received[0, 1:] if kind == "clip" else received.mean(0)
@@ -645,7 +647,7 @@ def test_attention_is_that_of_the_layer_a_paper_names(kind, layer):
 
 @pytest.mark.parametrize("name", ["visionzip", "vispruner", "scope", "fastervlm", "holov", "hired"])
 def test_some_papers_take_the_layer_that_wrote_the_features(model, name):
-    [tokens] = splice.encode(model, prompt([5, PICTURE], side=56))
+    [tokens] = encoded(model, prompt([5, PICTURE], side=56))
     method = prumerge.make(f"{name}:keep=5")
     written = method(tokens.scored_by("writer"))
     assert torch.equal(method(tokens).index, written.index)

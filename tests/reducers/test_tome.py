@@ -8,11 +8,11 @@ import peft
 import pytest
 import torch
 from builders import IMAGE, PICTURE, answer, llava, pictures, prompt, row_of, visual_tokens
+from steps import encoded
 from torch.nn import functional as F
 
 import prumerge
 from prumerge.models import _vision as vision
-from prumerge.pipeline.splice import encode
 
 ROWS = [[5, PICTURE, 6, 7], [5, PICTURE, 6, PICTURE, 9], [4, 8, 2]]
 
@@ -91,8 +91,8 @@ def by_hand(model, pixels, counts):
 def test_the_tower_merges_as_the_paper_does(tower, spec, counts):
     model, pixels = llava(tower), pictures(3)
     with torch.no_grad():
-        encoded = encode(model, {"pixel_values": pixels}, prumerge.make(spec))
-        for tokens, one in zip(encoded, pixels, strict=True):
+        found = encoded(model, {"pixel_values": pixels}, spec)
+        for tokens, one in zip(found, pixels, strict=True):
             features, groups = by_hand(model, one[None], counts)
             torch.testing.assert_close(tokens.features, features, atol=1e-4, rtol=1e-4)
             found = [(tokens.merged.source == row).nonzero()[:, 0].tolist() for row in range(len(tokens))]

@@ -1,0 +1,86 @@
+"""The pipeline's steps one by one, and small methods to take them with."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from builders import IMAGE
+
+import prumerge
+from prumerge.pipeline.decide import decide
+from prumerge.pipeline.options import Options
+from prumerge.pipeline.prompt import Prompt
+from prumerge.pipeline.reduce import Pipeline
+from prumerge.reducer import LayerReducer
+
+
+def encoded(model, inputs, spec="none", **options):
+    """The visual tokens of each picture."""
+    return Pipeline(spec, Options(**options)).encode(Prompt.read(model, inputs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given(prumerge.Reducer):
+    """What was decided by hand, picture by picture."""
+
+    reductions: tuple
+
+    def __call__(self, tokens):
+        raise NotImplementedError
+
+    def decide(self, pictures):
+        return list(self.reductions)
+
+
+def decided(chosen, **options):
+    """Decisions that were made by hand: pairs of tokens and reduction."""
+    given = Given(reductions=tuple(reduction for _, reduction in chosen))
+    return decide(given, [tokens for tokens, _ in chosen], Options(**options))
+
+
+def spliced(model, inputs, chosen, **options):
+    """The shorter prompt for such decisions."""
+    prompt, pipeline = Prompt.read(model, inputs), Pipeline("none", Options(**options))
+    decisions = decided(chosen, **options)
+    return pipeline.splice(prompt, decisions, pipeline.project(prompt, decisions))
+
+
+def logits_of(model, inputs):
+    with torch.no_grad():
+        return model(**inputs).logits
+
+
+def words(inputs):
+    """Where words are: neither padding nor placeholders."""
+    return inputs["attention_mask"].bool() & (inputs["input_ids"] != IMAGE)
+
+
+def close(one, other):
+    torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fourths(prumerge.Reducer):
+    """Every fourth token, or the means of four in a row."""
+
+    mean: bool = False
+
+    def __call__(self, tokens):
+        index = torch.arange(len(tokens))[1::4]
+        weights = torch.eye(len(tokens)).view(-1, 4, len(tokens)).mean(1)
+        return prumerge.Reduction(index, weights if self.mean else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaterFourths(LayerReducer):
+    """The same before a layer of the language model."""
+
+    reads: ClassVar[int] = 0
+    layer: int = 0
+    mean: bool = False
+
+    def depths(self, layers):
+        return (self.layer,)
+
+    def __call__(self, tokens):
+        return Fourths(mean=self.mean)(tokens)
