@@ -67,11 +67,11 @@ def with_keep(spec: str, keep: int | float | str) -> str:
 
 
 def unknown(what: str, name: str, known: Sequence[str]) -> str:
-    """The sentence for a name that is not among those there are: the nearest one first, if one is near."""
+    """The sentence for a name that is not among those there are: with the nearest one, if one is near."""
     near = get_close_matches(name.lower(), known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
     said = name if len(name) <= 60 else f"{name[:60]}..."
-    return f"there is no {what} {said!r}{hint}; choose one of: {', '.join(known)}"
+    return f"there is no {what} {said!r}; choose one of: {', '.join(known)}{hint}"
 
 
 def _part(text: str) -> Reducer:

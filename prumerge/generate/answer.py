@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from PIL import Image
+from torch import Tensor
 
 from prumerge.generate.stopwatch import Stopwatch
 from prumerge.layers.pruning import average_tokens, pruning
@@ -84,7 +86,7 @@ def answer(
     with pruning(prompt.model, layers, sizes) as inside:
         generated = model.generate(**shorter, max_new_tokens=max_new_tokens, do_sample=False, streamer=watch)
     handed = written - (prompt.image.shape[1] - read)  # placeholders that stayed
-    new = generated[0, read:]
+    new = said(prompt, shorter, generated)[0]
     first = watch.laps[1] if len(watch.laps) > 1 else watch.laps[-1]
     return Answer(
         method="untouched" if reducer is None else str(pipeline.method),
@@ -110,3 +112,10 @@ def _untouched(prompt: Prompt) -> dict[str, Any]:
         return rest
     rest = {name: value for name, value in prompt.inputs.items() if not name.startswith("pixel_")}
     return {**rest, "mm_encoder_outputs": {"image": output}}
+
+
+def said(prompt: Prompt, shorter: Mapping[str, Any], generated: Int[Tensor, "B T"]) -> Int[Tensor, "B _"]:
+    """The new tokens of what `generate` returned: all that follows the prompt, or, of encoder-decoder
+    language models, the token that decoding starts with."""
+    start = 1 if prompt.model.config.is_encoder_decoder else shorter["input_ids"].shape[1]
+    return generated[:, start:]

@@ -59,3 +59,8 @@ class Options:
             if name not in known:
                 raise TypeError(f"there is no option {name!r}; there are: {', '.join(known)}")
         return replace(self, **changes) if changes else self
+
+    def changed(self) -> dict[str, Any]:
+        """The fields that are not as they are by default."""
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {each.name: given[each.name] for each in fields(self) if given[each.name] != each.default}

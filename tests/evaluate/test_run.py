@@ -9,11 +9,13 @@ import torch
 from builders import visual_tokens
 
 import prumerge
-from prumerge.evaluate import harness
+from prumerge.evaluate.plan import Job, Plan, at, fingerprint
 from prumerge.evaluate.records import Log, by_method
-from prumerge.evaluate.run import Job, Plan, at, fingerprint, run
+from prumerge.evaluate.run import run
 from prumerge.generate.answer import answer
 from prumerge.loading.load import prepare
+from prumerge.pipeline.prompt import Prompt
+from prumerge.pipeline.reduce import Pipeline
 from prumerge.spec import make
 from prumerge.tiny.benchmarks import BENCHMARKS, WHOLE, pictures, video
 
@@ -235,15 +237,17 @@ def test_times_are_there(whole):
 
 
 def test_a_picture_is_encoded_once_for_all_methods_and_questions(tiny, tmp_path, monkeypatch):
-    encoded = []
-    monkeypatch.setattr(
-        harness,
-        "encode",
-        lambda *given: encoded.append(prumerge.pipeline.splice.encode(*given)) or encoded[-1],
-    )
+    encode, pictures_encoded = Pipeline.encode, []
+
+    def note(self, prompt: Prompt):
+        found = encode(self, prompt)
+        pictures_encoded.append(len(found))
+        return found
+
+    monkeypatch.setattr(Pipeline, "encode", note)
     asked(tiny, plan(), Log(tmp_path / "answers.jsonl", {}))
     scenes = len(list(pictures(WHOLE, ("existence", "perception"))))
-    assert sum(map(len, encoded)) == scenes + 1  # and one to count on
+    assert sum(pictures_encoded) == scenes + 1  # and one to count on
 
 
 @pytest.mark.parametrize("cut", [40, 120])
@@ -360,11 +364,14 @@ def test_methods_that_read_the_text_decide_for_each_question(spec, tmp_path):
 def test_what_is_asked_changes_what_such_a_method_keeps(tiny, monkeypatch, tmp_path):
     kept = []
 
-    def splice(model, inputs, chosen):
-        kept.append([reduction.index.tolist() for _, reduction in chosen])
-        return prumerge.pipeline.splice.splice(model, inputs, chosen)
+    decide = Pipeline.decide
 
-    monkeypatch.setattr(harness, "splice", splice)
+    def note(self, pictures):
+        found = decide(self, pictures)
+        kept.append([one.reduction.index.tolist() for one in found])
+        return found
+
+    monkeypatch.setattr(Pipeline, "decide", note)
     asked(tiny, plan("cdpruner", benchmarks="existence"), Log(tmp_path / "answers.jsonl", {}))
     questions = next(indexes for indexes in kept if len({len(index) for index in indexes} - {36}) == 0)
     assert len(set(map(tuple, questions))) > 1

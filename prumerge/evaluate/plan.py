@@ -1,0 +1,143 @@
+"""What is to be asked: methods, budgets, question sets, and what belongs to which of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import torch
+
+from prumerge.compose import Placed
+from prumerge.errors import PrumergeError
+from prumerge.pipeline.options import Options
+from prumerge.reducer import Reducer
+from prumerge.spec import make, split_specs, with_keep
+from prumerge.tiny.benchmarks import BENCHMARKS, VIDEO, WHOLE
+from prumerge.tokens import VisualTokens
+
+
+@dataclass(frozen=True)
+class Job:
+    """A method at a budget."""
+
+    label: str
+    spec: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be asked."""
+
+    methods: tuple[str, ...]
+    budgets: tuple[int, ...]
+    adaptive: bool
+    """Whether adaptive methods run with their own choice as well, and the others at the mean of each."""
+    benchmarks: tuple[str, ...]
+    questions: int
+    """In each benchmark."""
+    unseen: bool = False
+    """Whether on a font and on coloured shapes that training never showed."""
+
+    @classmethod
+    def read(cls, methods: str, budgets: str, benchmarks: str, questions: int, unseen: bool = False) -> Plan:
+        """From what a user writes, names separated by commas. Raises ValueError naming what there is."""
+        names = list(dict.fromkeys(_parts(benchmarks)))
+        names = [*BENCHMARKS, *({VIDEO} & set(names))] if "all" in names else names
+        if unknown := [name for name in names if name not in (*BENCHMARKS, VIDEO)]:
+            raise PrumergeError(
+                f"there is no benchmark {unknown[0]!r}; choose from: all, {', '.join(BENCHMARKS)}, {VIDEO}"
+            )
+        kept = _parts(budgets)
+        counts = [budget for budget in kept if budget != "auto"]
+        if not all(count.isdecimal() and int(count) for count in counts):
+            raise PrumergeError(
+                f"budgets are whole numbers of visual tokens or auto, such as 36,144,auto, not {budgets!r}"
+            )
+        if questions % WHOLE or questions < WHOLE:
+            fewer = max(WHOLE, questions // WHOLE * WHOLE)
+            raise PrumergeError(
+                f"questions come in groups of {WHOLE}, which keep pairs and rotations whole and answers "
+                f"balanced: {fewer} or {fewer + WHOLE}, not {questions}"
+            )
+        specs = list(dict.fromkeys([*split_specs(methods), "random"]))
+        for spec in specs:
+            method = make(spec).parts[-1]
+            if method.keep != type(method).keep:
+                raise PrumergeError(f"{spec}: budgets are the same for all methods, give them by --keep")
+        specs = [spec for spec in specs if spec != "none"]
+        fixed = dict.fromkeys(int(count) for count in counts)
+        return cls(tuple(specs), tuple(fixed), "auto" in kept, tuple(names), questions, unseen)
+
+    def settings(self, name: str, model: Any, options: Options | None = None) -> dict[str, Any]:
+        """What answers depend on; methods, budgets and benchmarks may be added to a run."""
+        given = (
+            {} if options is None else {each.name: getattr(options, each.name) for each in fields(options)}
+        )
+        changed = {name: value for name, value in given.items() if value != getattr(Options(), name)}
+        if "relevance" in changed:
+            changed["relevance"] = True  # a function has no text; whose it is belongs to the caller
+        return {
+            "model": name,
+            "weights": fingerprint(model),
+            "device": model.device.type,
+            "questions": self.questions,
+            "unseen": self.unseen,
+            **changed,
+        }
+
+    def fixed(self, tokens: VisualTokens) -> list[Job]:
+        """`none`, and every method at every budget; `tokens` is any picture or clip to count on, with words
+        for methods that read them."""
+        return [
+            Job("none", "none"),
+            *(at(spec, budget, tokens) for budget in self.budgets for spec in self.methods),
+        ]
+
+    def own_choice(self) -> list[Job]:
+        """Adaptive methods without a budget."""
+        return [Job(f"{spec}@auto", spec) for spec in self.methods if self.adaptive and is_adaptive(spec)]
+
+
+@torch.inference_mode()
+def at(spec: str, budget: int, tokens: VisualTokens) -> Job:
+    """A method that hands over exactly `budget` tokens of a picture or of each frame of a clip.
+
+    One that hands over more than its `keep` (PruMerge's extra token) is given a smaller one. Inside the
+    language model `keep` is what the paper calls so; the records say how many tokens its layers read. A
+    method that compares frames gets the budget of all frames together, and chooses how to divide it.
+
+    Raises PrumergeError where a method cannot hand over so few or so many.
+    """
+    frames = tokens.frames() if tokens.grid[0] > 1 else [tokens]
+    together = compares_frames(make(spec))
+    seen, keep = (tokens, budget * len(frames)) if together else (frames[0], budget)
+    method = make(with_keep(spec, keep))
+    before = Placed.of(method).before
+    surplus = 0
+    if before is not None and method.parts[-1].place == Reducer.place:
+        surplus = len(before(seen)) - keep
+    if surplus >= keep:
+        raise PrumergeError(f"{spec} cannot hand over as few as {budget} visual tokens")
+    return Job(f"{spec}@{budget}", with_keep(spec, keep - surplus))
+
+
+def fingerprint(model: Any) -> str:
+    """Of the weights, by a few values of each: a model that was trained further is another one."""
+    values = torch.cat([weight.detach().flatten()[:64].float().cpu() for weight in model.parameters()])
+    return sha256(values.numpy().tobytes()).hexdigest()[:12]
+
+
+def compares_frames(method: Reducer) -> bool:
+    """Whether a clip is one video to a method; to others its frames are pictures."""
+    return any(part.video for part in method.parts)
+
+
+def is_adaptive(spec: str) -> bool:
+    """Whether a method chooses by itself how many tokens it keeps."""
+    method = make(spec).parts[-1]
+    return method.adaptive and method.keep is None
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
