@@ -1,7 +1,7 @@
 """Qwen2.5-VL: pictures at their own size and videos, with rotary positions in time and space."""
 
 from prumerge.models._family import Family
-from prumerge.models._qwen import INPUTS, deliver, encode, positions
+from prumerge.models._qwen import INPUTS, encode, positions
 from prumerge.models._shared import as_they_are as project
 
 FAMILY = Family(
@@ -11,6 +11,5 @@ FAMILY = Family(
     inputs=INPUTS,
     encoder=encode,
     project=project,
-    deliver=deliver,
     positions=positions,
 )

@@ -411,11 +411,67 @@ def test_a_step_by_hand_goes_on_from_the_kept_positions(name):
     expected = answer(model, shorter, max_new_tokens=3)[0].tolist()
     with torch.no_grad():
         output = model(**reduced(model, family.prompt(*rows)), use_cache=True)
-        said = []  # without a mask: given one, the model itself would count positions for all of it
+        said, positions = [], shorter["position_ids"]
+        while len(said) < 3:
+            said.append(int(output.logits[0, -1].argmax()))
+            positions = positions[..., -1:] + 1
+            output = model(
+                input_ids=torch.tensor([said[-1:]]),
+                position_ids=positions,
+                past_key_values=output.past_key_values,
+            )
+    assert said == expected
+
+
+@pytest.mark.parametrize("name", ["Qwen25VL", "Qwen3VL"])
+def test_a_step_by_hand_on_an_attached_model_needs_no_positions(name):
+    family = FAMILIES[name]
+    model, rows = family.model(), rows_of(family)[:1]
+    expected = answer(model, reduced(model, family.prompt(*rows)), max_new_tokens=3)[0].tolist()
+    with torch.no_grad(), prumerge.attach(model, SPEC):
+        output, said = model(**family.prompt(*rows), use_cache=True), []
         while len(said) < 3:
             said.append(int(output.logits[0, -1].argmax()))
             output = model(input_ids=torch.tensor([said[-1:]]), past_key_values=output.past_key_values)
     assert said == expected
+
+
+def state(model):
+    """All that modules remember but their weights: plain values, by module and name."""
+    kept = ("_parameters", "_buffers", "_modules")
+    return {
+        (where, name): value
+        for where, module in model.named_modules()
+        for name, value in vars(module).items()
+        if name not in kept
+    }
+
+
+def test_reducing_changes_nothing_on_the_model(case):
+    family, original, _, rows = case
+    model = copy.deepcopy(original)
+    before, weights = copy.deepcopy(state(model)), {k: v.clone() for k, v in model.state_dict().items()}
+    reduced(model, family.prompt(*rows))
+    after = state(model)
+    assert before.keys() == after.keys()
+    assert all(repr(before[name]) == repr(after[name]) for name in before)
+    assert all(torch.equal(weights[name], weight) for name, weight in model.state_dict().items())
+
+
+@pytest.mark.parametrize("modality", ["image", "video"])
+@pytest.mark.parametrize("name", ["Qwen2VL", "Qwen25VL", "Qwen3VL"])
+def test_an_untouched_conversation_goes_on_while_another_prompt_is_reduced(name, modality):
+    family = FAMILIES[name]
+    model, rows = family.model(), rows_of(family, modality)
+
+    def step(between):
+        with torch.no_grad():
+            cache = model(**family.prompt(rows[0]), use_cache=True).past_key_values
+            if between:
+                prumerge.reduce(model, family.prompt(rows[1]), SPEC)
+            return model(input_ids=torch.tensor([[7]]), past_key_values=cache).logits
+
+    assert torch.equal(step(False), step(True))
 
 
 # other language models in LLaVA checkpoints
