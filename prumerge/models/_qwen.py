@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from prumerge.models._shared import run_model
+from prumerge.models._towers import run_model
 from prumerge.tokens import VisualTokens
 
 INPUTS = (

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from prumerge.models._delivery import as_they_are as project
 from prumerge.models._family import Family
-from prumerge.models._shared import as_they_are as project
-from prumerge.models._shared import pictures
+from prumerge.models._pictures import pictures
 from prumerge.models._vision import Encoded
 from prumerge.tokens import VisualTokens
 

@@ -12,9 +12,10 @@ from typing import Any
 
 from prumerge.errors import PrumergeError
 from prumerge.models._delivery import as_tensor as deliver
+from prumerge.models._delivery import as_they_are as project
 from prumerge.models._family import Family
-from prumerge.models._shared import LLAVA_INPUTS, blocks, pictures, run_model
-from prumerge.models._shared import as_they_are as project
+from prumerge.models._pictures import blocks, pictures
+from prumerge.models._towers import LLAVA_INPUTS, run_model
 from prumerge.models._vision import Encoded
 from prumerge.tokens import VisualTokens
 

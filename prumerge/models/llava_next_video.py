@@ -10,9 +10,10 @@ from functools import partial
 from typing import Any
 
 from prumerge.models import llava_next
+from prumerge.models._delivery import as_they_are as project
 from prumerge.models._family import Family
-from prumerge.models._shared import as_they_are as project
-from prumerge.models._shared import blocks, pictures, run_tower, side
+from prumerge.models._pictures import blocks, pictures, side
+from prumerge.models._towers import run_tower
 from prumerge.tokens import VisualTokens
 
 INPUTS = (*llava_next.INPUTS, "pixel_values_videos")

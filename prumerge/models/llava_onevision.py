@@ -14,17 +14,11 @@ import torch
 from torch import Tensor
 
 from prumerge.models._delivery import as_list, as_tensor
+from prumerge.models._delivery import as_they_are as project
 from prumerge.models._family import Family
-from prumerge.models._shared import (
-    LLAVA_INPUTS,
-    pictures,
-    run_tower,
-    side,
-    stacked,
-    tiled,
-    tiles_of,
-)
-from prumerge.models._shared import as_they_are as project
+from prumerge.models._pictures import pictures, side
+from prumerge.models._tiles import stacked, tiled, tiles_of
+from prumerge.models._towers import LLAVA_INPUTS, run_tower
 from prumerge.tokens import Separators, VisualTokens
 
 INPUTS = (

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from prumerge.models._delivery import as_they_are as project
 from prumerge.models._family import Family
-from prumerge.models._shared import as_they_are as project
-from prumerge.models._shared import blocks, run_model, scored
+from prumerge.models._pictures import blocks
+from prumerge.models._towers import run_model, scored
 from prumerge.tokens import VisualTokens
 
 INPUTS = ("pixel_values", "image_sizes", "vision_feature_layer")

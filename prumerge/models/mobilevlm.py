@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from prumerge.models._delivery import as_they_are as project
 from prumerge.models._family import Family
-from prumerge.models._shared import LLAVA_INPUTS, blocks, pictures, run_tower, side
-from prumerge.models._shared import as_they_are as project
+from prumerge.models._pictures import blocks, pictures, side
+from prumerge.models._towers import LLAVA_INPUTS, run_tower
 from prumerge.tokens import VisualTokens
 
 INPUTS = ("pixel_values", *LLAVA_INPUTS)

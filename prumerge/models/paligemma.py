@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from prumerge.models._delivery import as_tensor as deliver
+from prumerge.models._delivery import as_they_are as project
 from prumerge.models._family import Family
-from prumerge.models._shared import as_they_are as project
-from prumerge.models._shared import pictures, side, siglip
+from prumerge.models._pictures import pictures, side
+from prumerge.models._towers import siglip
 from prumerge.tokens import VisualTokens
 
 INPUTS = ("pixel_values",)

@@ -1,8 +1,8 @@
 """Qwen2.5-VL: pictures at their own size and videos, with rotary positions in time and space."""
 
+from prumerge.models._delivery import as_they_are as project
 from prumerge.models._family import Family
 from prumerge.models._qwen import INPUTS, encode, positions
-from prumerge.models._shared import as_they_are as project
 
 FAMILY = Family(
     takes="pictures, videos",

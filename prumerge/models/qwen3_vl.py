@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
+from prumerge.models._delivery import as_they_are as project
 from prumerge.models._family import Family
 from prumerge.models._qwen import INPUTS, encode, positions
-from prumerge.models._shared import as_they_are as project
 
 
 def deliver(base: Any, prompt: dict[str, Any], features: list[Tensor], modality: str) -> None:

@@ -15,7 +15,8 @@ import torch
 from prumerge.errors import PrumergeError
 from prumerge.models._delivery import as_tensor as deliver
 from prumerge.models._family import Family
-from prumerge.models._shared import LLAVA_INPUTS, pictures, run_tower, side
+from prumerge.models._pictures import pictures, side
+from prumerge.models._towers import LLAVA_INPUTS, run_tower
 from prumerge.models.llava import project
 from prumerge.tokens import Separators, VisualTokens
 

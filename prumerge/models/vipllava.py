@@ -7,7 +7,8 @@ from typing import Any
 
 from prumerge.models._delivery import as_tensor as deliver
 from prumerge.models._family import Family
-from prumerge.models._shared import pictures, run_tower, side
+from prumerge.models._pictures import pictures, side
+from prumerge.models._towers import run_tower
 from prumerge.models.llava import project
 from prumerge.tokens import VisualTokens
 

@@ -178,7 +178,7 @@ def test_attention_is_what_the_encoder_itself_computes(name):
 
 def test_keys_of_a_token_are_the_mean_of_those_of_its_patches():
     """By the model's own pixel shuffle, applied to the numbers of patches."""
-    from prumerge.models._shared import blocks
+    from prumerge.models._pictures import blocks
 
     model = FAMILIES["InternVL"].model().model
     number = torch.arange(64.0).view(1, 8, 8, 1)
