@@ -1,6 +1,6 @@
 """Qwen2.5-VL: pictures at their own size and videos, with rotary positions in time and space."""
 
-from prumerge.models._delivery import as_they_are as project
+from prumerge.models._delivery import as_they_are
 from prumerge.models._family import Family
 from prumerge.models._qwen import INPUTS, encode, positions
 
@@ -10,6 +10,6 @@ FAMILY = Family(
     reduced="behind the merger",
     inputs=INPUTS,
     encoder=encode,
-    project=project,
+    project=as_they_are,
     positions=positions,
 )

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
-from prumerge.models._delivery import as_they_are as project
+from prumerge.models._delivery import as_they_are
 from prumerge.models._family import Family
 from prumerge.models._qwen import INPUTS, encode, positions
 
@@ -31,7 +31,7 @@ FAMILY = Family(
     reduced="behind the merger",
     inputs=INPUTS,
     encoder=encode,
-    project=project,
+    project=as_they_are,
     deliver=deliver,
     positions=positions,
 )

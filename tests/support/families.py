@@ -7,16 +7,10 @@ import torch
 import transformers as hf
 from builders import BOS, IMAGE, PAD, VOCABULARY, text_config, vision_config
 
-from prumerge.architectures import (
-    LlavaPhiConfig,
-    LlavaPhiForConditionalGeneration,
-    MobileVLMConfig,
-    MobileVLMForConditionalGeneration,
-    MoELlavaConfig,
-    MoELlavaForConditionalGeneration,
-    TinyGPTVConfig,
-    TinyGPTVForConditionalGeneration,
-)
+from prumerge.models.llava_phi import LlavaPhiConfig, LlavaPhiForConditionalGeneration
+from prumerge.models.mobilevlm import MobileVLMConfig, MobileVLMForConditionalGeneration
+from prumerge.models.moe_llava import MoELlavaConfig, MoELlavaForConditionalGeneration
+from prumerge.models.tinygpt_v import TinyGPTVConfig, TinyGPTVForConditionalGeneration
 
 VIDEO, BREAK = 98, 97
 
