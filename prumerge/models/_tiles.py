@@ -60,27 +60,35 @@ def tiled(
     packed, _ = pack(
         channels.split(list(counts)), image_sizes, image_newline=torch.cat([newline, no_newline])
     )
-    marks = [_coordinates(count, size, config) for count, size in zip(counts, image_sizes, strict=True)]
+    columns = [_columns(size, config) for size in image_sizes]
+    marks = [_marks(count, across, config) for count, across in zip(counts, columns, strict=True)]
     layout, _ = pack(marks, image_sizes, image_newline=torch.zeros(3))
     tiles = encoded.split(list(counts))
     if class_features is None:
         class_tokens: Sequence[Tensor | None] = [None] * len(tiles)
     else:
         class_tokens = class_features.split(list(counts))
-    each = zip(packed, layout, tiles, class_tokens, strict=True)
+    each = zip(packed, layout, tiles, class_tokens, columns, strict=True)
     return [_picture(*one, width, config) for one in each]
 
 
-def _coordinates(count: int, size: Any, config: Any) -> Float[Tensor, "tiles S 3"]:
-    """For each patch 1, and the row and column of its tile in the large picture."""
-    marks = torch.ones(count, side(config) ** 2, 3)
-    if count > 1:
-        _, columns = get_anyres_image_grid_shape(
-            size, config.image_grid_pinpoints, config.vision_config.image_size
-        )
-        number = torch.arange(count - 1)
-        marks[1:, :, 1] = (number // columns)[:, None].float()
-        marks[1:, :, 2] = (number % columns)[:, None].float()
+def _columns(size: Any, config: Any) -> int:
+    """How many tiles stand side by side in a picture of this height and width."""
+    grid = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, config.vision_config.image_size)
+    return int(grid[1])
+
+
+def _marks(count: int, columns: int, config: Any) -> Float[Tensor, "tiles S 3"]:
+    """For each patch 1, and the row and column of its tile in the large picture; 0 in the picture as a whole,
+    which comes before its tiles.
+
+    Rows and columns apart, so that a mark that the model shrinks, the mean of neighbours, is one of them.
+    """
+    marks = torch.zeros(count, side(config) ** 2, 3)
+    tile = torch.arange(count - 1)
+    marks[:, :, 0] = 1
+    marks[1:, :, 1] = (tile // columns)[:, None].float()
+    marks[1:, :, 2] = (tile % columns)[:, None].float()
     return marks
 
 
@@ -89,23 +97,24 @@ def _picture(
     marks: Float[Tensor, "P 3"],
     encoded: Encoded,
     class_feature: Float[Tensor, "tiles H"] | None,
+    columns: int,
     width: int,
     config: Any,
 ) -> VisualTokens:
+    """One picture, tile by tile, of what the model packed row by row."""
     newline = marks[:, 0] < 0.5
     places = (~newline).nonzero()[:, 0]
     row = newline.cumsum(0)[places]
-    number = marks[places, 1:].round().long()
+    down, right = marks[places, 1:].round().long().unbind(1)
     whole = len(encoded.features) > 1  # the picture as a whole comes first, then its tiles
-    tile = number[:, 0] * (int(number[:, 1].max()) + 1) + number[:, 1] + 1
+    tile = down * columns + right + 1
+    first = side(config) ** 2
+    tile[:first] = 0
     if whole:
-        first = side(config) ** 2
-        tile[:first], row[:first] = 0, -1
+        row[:first] = -1
     order = tile.argsort(stable=True)
     used, sizes = tile.unique(return_counts=True)
     high = [side(config) if not one else len(row[tile == one].unique()) for one in used.tolist()]
-    if not whole:
-        used, high = used * 0, [side(config)]
     grids = [(rows, count // rows) for rows, count in zip(high, sizes.tolist(), strict=True)]
     placed = places[order]
     here = packed[placed.to(packed.device)]
