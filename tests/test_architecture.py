@@ -136,19 +136,6 @@ def test_the_core_knows_no_application(path):
     assert {name for name in ours(path) if not name.startswith("prumerge.models.")} <= known
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "architectures").glob("[!_]*.py")), ids=named)
-def test_an_architecture_is_composed_of_parts_of_transformers_alone(path):
-    assert not ours(path)
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 120
-
-
-def test_published_checkpoints_know_architectures_and_no_methods():
-    for path in (ROOT / "published").glob("*.py"):
-        assert all(
-            name.startswith(("prumerge.loading.original", "prumerge.architectures")) for name in ours(path)
-        )
-
-
 @pytest.mark.parametrize("name", ["tokens", "ops", "reducer", "merging", "frames", "places", "catalogue"])
 def test_methods_need_no_transformers(name):
     assert "transformers" not in {module.split(".")[0] for module in imports(ROOT / f"{name}.py")}
@@ -226,7 +213,7 @@ def test_a_family_provides_what_splicing_needs(name):
     assert isinstance(family, Family)
     assert family.inputs[0] == "pixel_values"
     path = ROOT / "models" / f"{name}.py"
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 120
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 150
 
 
 @pytest.mark.parametrize("name", families())

@@ -73,6 +73,9 @@ class Memory:
     def step(self, inputs: dict[str, Any], cached: int) -> dict[str, Any]:
         """A later `forward` on the cache: a mask of the caller's full length becomes one of what was read."""
         ids, mask = inputs.get("input_ids"), inputs.get("attention_mask")
+        if ids is not None and mask is None and self.positions is not None and self.positions.ndim == 3:
+            later = ids.new_ones(len(ids), cached + ids.shape[1] - self.short.shape[1])
+            inputs.setdefault("position_ids", self.after(later)[..., -ids.shape[1] :])
         removed = self.full.shape[1] - self.short.shape[1]
         if ids is None or mask is None or mask.ndim != 2 or mask.shape[1] != cached + ids.shape[1] + removed:
             return inputs

@@ -1,4 +1,4 @@
-"""Ways to hand projected features over to a model: what `Family.deliver` puts into a prompt."""
+"""From reduced features to a model: ways to project them, and to put them into a prompt."""
 
 from __future__ import annotations
 
@@ -7,6 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+
+def project_each(projector: Any, features: list[Tensor]) -> list[Tensor]:
+    """All pictures through a projector at once, whatever their counts."""
+    weight = next(projector.parameters())
+    return list(projector(torch.cat(features).to(weight.device)).split([len(one) for one in features]))
+
+
+def as_they_are(_: Any, features: list[Tensor]) -> list[Tensor]:
+    """`project` of families whose projector also packs, so that their features come from behind it."""
+    return features
 
 
 def as_list(base: Any, prompt: dict[str, Any], features: list[Tensor], modality: str) -> None:

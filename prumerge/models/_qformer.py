@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prumerge.models._shared import pictures, project_each
+from prumerge.models._delivery import project_each
+from prumerge.models._pictures import pictures
 from prumerge.models._vision import Encoded
 from prumerge.tokens import VisualTokens
 

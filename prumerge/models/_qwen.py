@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from prumerge.models._delivery import as_list
-from prumerge.models._shared import run_model
+from prumerge.models._towers import run_model
 from prumerge.tokens import VisualTokens
 
 INPUTS = (
@@ -76,18 +75,14 @@ def in_order(visual: Any, tokens: Float[Tensor, "N D"], grids: Int[Tensor, "pict
 
 
 def positions(base: Any, inputs: Mapping[str, Any]) -> Int[Tensor, "3 B L"]:
-    """Time, row and column of every token of the whole prompt, as the model counts them."""
+    """Time, row and column of every token of the whole prompt, as the model counts them.
+
+    They travel with the prompt, not on the model: `generate` counts on from the last, and so must whoever
+    calls `forward` step by step, as with any prompt whose `position_ids` were given.
+    """
     ids, kinds = inputs["input_ids"], inputs.get("mm_token_type_ids")
     if kinds is None:
         kinds = (ids == base.config.image_token_id).int() + 2 * (ids == base.config.video_token_id).int()
     names = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts", "attention_mask")
     given = {name: inputs[name] for name in names if inputs.get(name) is not None}
     return base.get_rope_index(ids, mm_token_type_ids=kinds, **given)[0]
-
-
-def deliver(base: Any, prompt: dict[str, Any], features: list[Tensor], modality: str) -> None:
-    """Features, and on the model how far positions are ahead of the number of tokens, as it does itself: a
-    later step on the cache counts on from there."""
-    as_list(base, prompt, features, modality)
-    ahead = prompt["position_ids"][1:].amax(dim=(0, 2)) + 1 - prompt["attention_mask"].sum(1)
-    base.rope_deltas = ahead[:, None]

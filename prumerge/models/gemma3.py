@@ -10,13 +10,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from prumerge.models._delivery import as_tensor as deliver
+from prumerge.models._delivery import as_tensor, as_they_are
 from prumerge.models._family import Family
-from prumerge.models._shared import as_they_are as project
-from prumerge.models._shared import blocks, pictures, side, siglip
+from prumerge.models._pictures import blocks, pictures, side
+from prumerge.models._towers import siglip
 from prumerge.tokens import VisualTokens
-
-INPUTS = ("pixel_values",)
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -32,8 +30,8 @@ FAMILY = Family(
     takes="pictures",
     attention="mean over the patches",
     reduced="behind the projector",
-    inputs=INPUTS,
+    inputs=("pixel_values",),
     encoder=encode,
-    project=project,
-    deliver=deliver,
+    project=as_they_are,
+    deliver=as_tensor,
 )

@@ -11,13 +11,11 @@ from typing import Any
 
 import torch
 
+from prumerge.models._delivery import as_they_are
 from prumerge.models._family import Family
-from prumerge.models._shared import as_they_are as project
-from prumerge.models._shared import pictures
+from prumerge.models._pictures import pictures
 from prumerge.models._vision import Encoded
 from prumerge.tokens import VisualTokens
-
-INPUTS = ("pixel_values", "pixel_attention_mask")
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -33,7 +31,7 @@ FAMILY = Family(
     takes="pictures",
     attention="similarity of the resampler's tokens",
     reduced="behind the resampler",
-    inputs=INPUTS,
+    inputs=("pixel_values", "pixel_attention_mask"),
     encoder=encode,
-    project=project,
+    project=as_they_are,
 )

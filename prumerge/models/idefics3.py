@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from prumerge.models._delivery import as_they_are
 from prumerge.models._family import Family
-from prumerge.models._shared import as_they_are as project
-from prumerge.models._shared import blocks, pictures, siglip
+from prumerge.models._pictures import blocks, pictures
+from prumerge.models._towers import siglip
 from prumerge.tokens import VisualTokens
 
 INPUTS = ("pixel_values", "pixel_attention_mask")
@@ -37,5 +38,5 @@ FAMILY = Family(
     reduced="behind the connector",
     inputs=INPUTS,
     encoder=encode,
-    project=project,
+    project=as_they_are,
 )

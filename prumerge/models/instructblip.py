@@ -12,8 +12,6 @@ from prumerge.models._family import Family
 from prumerge.models._qformer import project
 from prumerge.tokens import VisualTokens
 
-INPUTS = ("pixel_values", "qformer_input_ids", "qformer_attention_mask", "interpolate_pos_encoding")
-
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
     """The Q-Former's tokens of each picture."""
@@ -38,7 +36,7 @@ FAMILY = Family(
     takes="pictures",
     attention="mean over the Q-Former's queries",
     reduced="behind the Q-Former",
-    inputs=INPUTS,
+    inputs=("pixel_values", "qformer_input_ids", "qformer_attention_mask", "interpolate_pos_encoding"),
     encoder=encode,
     project=project,
     deliver=deliver,

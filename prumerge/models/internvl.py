@@ -11,14 +11,12 @@ from functools import partial
 from typing import Any
 
 from prumerge.errors import PrumergeError
-from prumerge.models._delivery import as_tensor as deliver
+from prumerge.models._delivery import as_tensor, as_they_are
 from prumerge.models._family import Family
-from prumerge.models._shared import LLAVA_INPUTS, blocks, pictures, run_model
-from prumerge.models._shared import as_they_are as project
+from prumerge.models._pictures import blocks, pictures
+from prumerge.models._towers import LLAVA_INPUTS, run_model
 from prumerge.models._vision import Encoded
 from prumerge.tokens import VisualTokens
-
-INPUTS = ("pixel_values", *LLAVA_INPUTS)
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -57,8 +55,8 @@ FAMILY = Family(
     takes="pictures",
     attention="class token",
     reduced="behind the projector",
-    inputs=INPUTS,
+    inputs=("pixel_values", *LLAVA_INPUTS),
     encoder=encode,
-    project=project,
-    deliver=deliver,
+    project=as_they_are,
+    deliver=as_tensor,
 )

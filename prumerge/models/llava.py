@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from prumerge.models._delivery import project_each
 from prumerge.models._family import Family
-from prumerge.models._shared import LLAVA_INPUTS, pictures, project_each, run_tower
+from prumerge.models._pictures import pictures
+from prumerge.models._towers import LLAVA_INPUTS, run_tower
 from prumerge.models._vision import Merging
 from prumerge.tokens import VisualTokens
 

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from prumerge.models._delivery import as_they_are
 from prumerge.models._family import Family
-from prumerge.models._shared import LLAVA_INPUTS, run_tower, stacked, tiled, tiles_of
-from prumerge.models._shared import as_they_are as project
+from prumerge.models._tiles import stacked, tiled, tiles_of
+from prumerge.models._towers import LLAVA_INPUTS, run_tower
 from prumerge.tokens import VisualTokens
 
 INPUTS = ("pixel_values", "image_sizes", *LLAVA_INPUTS)
@@ -34,5 +35,5 @@ FAMILY = Family(
     reduced="behind the projector",
     inputs=INPUTS,
     encoder=encode,
-    project=project,
+    project=as_they_are,
 )

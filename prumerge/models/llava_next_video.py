@@ -10,12 +10,11 @@ from functools import partial
 from typing import Any
 
 from prumerge.models import llava_next
+from prumerge.models._delivery import as_they_are
 from prumerge.models._family import Family
-from prumerge.models._shared import as_they_are as project
-from prumerge.models._shared import blocks, pictures, run_tower, side
+from prumerge.models._pictures import blocks, pictures, side
+from prumerge.models._towers import run_tower
 from prumerge.tokens import VisualTokens
-
-INPUTS = (*llava_next.INPUTS, "pixel_values_videos")
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -35,7 +34,7 @@ FAMILY = Family(
     takes="pictures, videos",
     attention="class token of each tile or frame",
     reduced="behind the projector",
-    inputs=INPUTS,
+    inputs=(*llava_next.INPUTS, "pixel_values_videos"),
     encoder=encode,
-    project=project,
+    project=as_they_are,
 )

@@ -13,29 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prumerge.models._delivery import as_list, as_tensor
+from prumerge.models._delivery import as_list, as_tensor, as_they_are
 from prumerge.models._family import Family
-from prumerge.models._shared import (
-    LLAVA_INPUTS,
-    pictures,
-    run_tower,
-    side,
-    stacked,
-    tiled,
-    tiles_of,
-)
-from prumerge.models._shared import as_they_are as project
+from prumerge.models._pictures import pictures, side
+from prumerge.models._tiles import stacked, tiled, tiles_of
+from prumerge.models._towers import LLAVA_INPUTS, run_tower
 from prumerge.tokens import Separators, VisualTokens
-
-INPUTS = (
-    "pixel_values",
-    "image_sizes",
-    "pixel_values_videos",
-    "image_sizes_videos",
-    "batch_num_images",
-    "vision_aspect_ratio",
-    *LLAVA_INPUTS,
-)
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -84,8 +67,16 @@ FAMILY = Family(
     takes="pictures, videos",
     attention="mean over the patches of a tile or frame",
     reduced="behind the projector",
-    inputs=INPUTS,
+    inputs=(
+        "pixel_values",
+        "image_sizes",
+        "pixel_values_videos",
+        "image_sizes_videos",
+        "batch_num_images",
+        "vision_aspect_ratio",
+        *LLAVA_INPUTS,
+    ),
     encoder=encode,
-    project=project,
+    project=as_they_are,
     deliver=deliver,
 )

@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 
+from prumerge.models._delivery import as_they_are
 from prumerge.models._family import Family
-from prumerge.models._shared import as_they_are as project
-from prumerge.models._shared import blocks, run_model, scored
+from prumerge.models._pictures import blocks
+from prumerge.models._towers import run_model, scored
 from prumerge.tokens import VisualTokens
-
-INPUTS = ("pixel_values", "image_sizes", "vision_feature_layer")
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -58,7 +57,7 @@ FAMILY = Family(
     takes="pictures",
     attention="mean over the patches",
     reduced="behind the projector",
-    inputs=INPUTS,
+    inputs=("pixel_values", "image_sizes", "vision_feature_layer"),
     encoder=encode,
-    project=project,
+    project=as_they_are,
 )

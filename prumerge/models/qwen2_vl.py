@@ -1,8 +1,8 @@
 """Qwen2-VL: pictures at their own size and videos, with rotary positions in time and space."""
 
+from prumerge.models._delivery import as_they_are
 from prumerge.models._family import Family
-from prumerge.models._qwen import INPUTS, deliver, encode, positions
-from prumerge.models._shared import as_they_are as project
+from prumerge.models._qwen import INPUTS, encode, positions
 
 FAMILY = Family(
     takes="pictures, videos",
@@ -10,7 +10,6 @@ FAMILY = Family(
     reduced="behind the merger",
     inputs=INPUTS,
     encoder=encode,
-    project=project,
-    deliver=deliver,
+    project=as_they_are,
     positions=positions,
 )

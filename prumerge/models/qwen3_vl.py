@@ -10,16 +10,14 @@ from typing import Any
 from torch import Tensor
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
-from prumerge.models import _qwen
+from prumerge.models._delivery import as_they_are
 from prumerge.models._family import Family
 from prumerge.models._qwen import INPUTS, encode, positions
-from prumerge.models._shared import as_they_are as project
 
 
 def deliver(base: Any, prompt: dict[str, Any], features: list[Tensor], modality: str) -> None:
     """The features, and those for the first layers of the language model."""
     width = base.config.text_config.hidden_size
-    _qwen.deliver(base, prompt, features, modality)
     tokens, *levels = zip(*(one.split(width, dim=-1) for one in features), strict=True)
     output = BaseModelOutputWithDeepstackFeatures(
         pooler_output=list(tokens), deepstack_features=[list(level) for level in levels]
@@ -33,7 +31,7 @@ FAMILY = Family(
     reduced="behind the merger",
     inputs=INPUTS,
     encoder=encode,
-    project=project,
+    project=as_they_are,
     deliver=deliver,
     positions=positions,
 )

@@ -1,7 +1,8 @@
 """SmolVLM: laid out as Idefics3; a video is its frames' pictures."""
 
+from prumerge.models._delivery import as_they_are
 from prumerge.models._family import Family
-from prumerge.models.idefics3 import INPUTS, encode, project
+from prumerge.models.idefics3 import INPUTS, encode
 
 FAMILY = Family(
     takes="pictures",
@@ -9,5 +10,5 @@ FAMILY = Family(
     reduced="behind the connector",
     inputs=INPUTS,
     encoder=encode,
-    project=project,
+    project=as_they_are,
 )

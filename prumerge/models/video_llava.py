@@ -13,13 +13,12 @@ from typing import Any
 import torch
 
 from prumerge.errors import PrumergeError
-from prumerge.models._delivery import as_tensor as deliver
+from prumerge.models._delivery import as_tensor
 from prumerge.models._family import Family
-from prumerge.models._shared import LLAVA_INPUTS, pictures, run_tower, side
+from prumerge.models._pictures import pictures, side
+from prumerge.models._towers import LLAVA_INPUTS, run_tower
 from prumerge.models.llava import project
 from prumerge.tokens import Separators, VisualTokens
-
-INPUTS = ("pixel_values", "pixel_values_videos", *LLAVA_INPUTS)
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -51,8 +50,8 @@ FAMILY = Family(
     takes="pictures, videos",
     attention="class token of each frame",
     reduced="before the projector",
-    inputs=INPUTS,
+    inputs=("pixel_values", "pixel_values_videos", *LLAVA_INPUTS),
     encoder=encode,
     project=project,
-    deliver=deliver,
+    deliver=as_tensor,
 )

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prumerge.models._delivery import as_tensor as deliver
+from prumerge.models._delivery import as_tensor
 from prumerge.models._family import Family
-from prumerge.models._shared import pictures, run_tower, side
+from prumerge.models._pictures import pictures, side
+from prumerge.models._towers import run_tower
 from prumerge.models.llava import project
 from prumerge.tokens import VisualTokens
-
-INPUTS = ("pixel_values", "vision_feature_layer")
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
@@ -25,8 +24,8 @@ FAMILY = Family(
     takes="pictures",
     attention="class token",
     reduced="before the projector",
-    inputs=INPUTS,
+    inputs=("pixel_values", "vision_feature_layer"),
     encoder=encode,
     project=project,
-    deliver=deliver,
+    deliver=as_tensor,
 )

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 import prumerge
-from prumerge.architectures import LlavaPhiForConditionalGeneration
+from prumerge.loading.architectures import LlavaPhiForConditionalGeneration
 from prumerge.loading.original import folders, from_weights, is_published, read
 
 

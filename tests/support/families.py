@@ -7,16 +7,10 @@ import torch
 import transformers as hf
 from builders import BOS, IMAGE, PAD, VOCABULARY, text_config, vision_config
 
-from prumerge.architectures import (
-    LlavaPhiConfig,
-    LlavaPhiForConditionalGeneration,
-    MobileVLMConfig,
-    MobileVLMForConditionalGeneration,
-    MoELlavaConfig,
-    MoELlavaForConditionalGeneration,
-    TinyGPTVConfig,
-    TinyGPTVForConditionalGeneration,
-)
+from prumerge.models.llava_phi import LlavaPhiConfig, LlavaPhiForConditionalGeneration
+from prumerge.models.mobilevlm import MobileVLMConfig, MobileVLMForConditionalGeneration
+from prumerge.models.moe_llava import MoELlavaConfig, MoELlavaForConditionalGeneration
+from prumerge.models.tinygpt_v import TinyGPTVConfig, TinyGPTVForConditionalGeneration
 
 VIDEO, BREAK = 98, 97
 
@@ -123,17 +117,18 @@ PINPOINTS = [[56, 112], [112, 56], [112, 112]]
 
 class Tiled(Family):
     sizes = ((60, 112), (112, 90))
+    pinpoints = PINPOINTS
 
     def tiles(self, picture, together=False):
         from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-        return 1 if together else image_size_to_num_patches(picture.size, PINPOINTS, 56)
+        return 1 if together else image_size_to_num_patches(picture.size, self.pinpoints, 56)
 
     def placeholders(self, picture):
         """Counted by hand: the whole picture, and rows of the unpadded tiles with a newline each."""
         from transformers.models.llava_next.modeling_llava_next import select_best_resolution
 
-        high, wide = select_best_resolution(picture.size, PINPOINTS)
+        high, wide = select_best_resolution(picture.size, self.pinpoints)
         rows, columns = high // 14, wide // 14
         height, width = picture.size
         if width / height > columns / rows:
@@ -159,7 +154,7 @@ class LlavaNext(Tiled):
     kind = hf.LlavaNextForConditionalGeneration
 
     def config(self):
-        return hf.LlavaNextConfig(**towers(image_token_index=IMAGE, image_grid_pinpoints=PINPOINTS))
+        return hf.LlavaNextConfig(**towers(image_token_index=IMAGE, image_grid_pinpoints=self.pinpoints))
 
 
 class LlavaNextVideo(LlavaNext):
@@ -169,7 +164,7 @@ class LlavaNextVideo(LlavaNext):
 
     def config(self):
         return hf.LlavaNextVideoConfig(
-            **towers(image_token_index=IMAGE, video_token_index=VIDEO, image_grid_pinpoints=PINPOINTS)
+            **towers(image_token_index=IMAGE, video_token_index=VIDEO, image_grid_pinpoints=self.pinpoints)
         )
 
     def shown(self, picture):
@@ -194,7 +189,11 @@ class LlavaOnevision(Tiled):
     aspect = "anyres_max_9"
 
     def config(self):
-        more = {"image_token_index": IMAGE, "video_token_index": VIDEO, "image_grid_pinpoints": PINPOINTS}
+        more = {
+            "image_token_index": IMAGE,
+            "video_token_index": VIDEO,
+            "image_grid_pinpoints": self.pinpoints,
+        }
         return hf.LlavaOnevisionConfig(**towers("siglip", vision_aspect_ratio=self.aspect, **more))
 
     def shown(self, picture):

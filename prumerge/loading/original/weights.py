@@ -17,12 +17,12 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from prumerge.architectures import (
+from prumerge.errors import PrumergeError
+from prumerge.loading.architectures import (
     LlavaPhiForConditionalGeneration,
     MobileVLMForConditionalGeneration,
     MoELlavaForConditionalGeneration,
 )
-from prumerge.errors import PrumergeError
 from prumerge.loading.original.names import renamed
 
 # Which language model an architecture of the original layout holds, by the word in its name.

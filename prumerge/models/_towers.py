@@ -1,0 +1,69 @@
+"""Vision towers that families share: LLaVA's, run as far as its configuration reads it, and those that the
+model itself runs, with the input of one layer kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from prumerge.errors import PrumergeError
+from prumerge.models._vision import Encoded, Merging, encode
+
+LLAVA_INPUTS = ("vision_feature_layer", "vision_feature_select_strategy")
+
+
+def run_tower(
+    tower: Any,
+    config: Any,
+    inputs: Mapping[str, Any],
+    pixels: Float[Tensor, "B 3 H W"],
+    strategy: str | None = None,
+    *,
+    merging: Merging | None = None,
+) -> Encoded:
+    """A LLaVA model's tower as far as its configuration reads it, or as the call says instead; on the way
+    patches are merged by `merging`.
+
+    Raises ValueError for a strategy that does not fit the tower.
+    """
+    layers: Any
+    layers, asked = (
+        given if (given := inputs.get(name)) is not None else getattr(config, name, None)
+        for name in LLAVA_INPUTS
+    )
+    strategy = strategy or asked
+    encoded = encode(tower, pixels.to(tower.device), layers, merging)
+    if (strategy == "default") != encoded.class_token:
+        raise PrumergeError(
+            f"vision_feature_select_strategy={strategy!r} does not fit this vision tower: "
+            "'default' drops the class token, 'full' is for towers without one"
+        )
+    return encoded
+
+
+def run_model(
+    look: Callable[..., Any], *pixels: Any, layers: Sequence[int], **inputs: Any
+) -> tuple[Any, dict[int, Tensor]]:
+    """The model's own `get_image_features`, and the hidden states with these (non-negative) numbers."""
+    output = look(*pixels, **inputs, output_hidden_states=list(layers), return_dict=True)
+    return output, {layer: output.hidden_states[layer] for layer in layers}
+
+
+def scored(
+    hidden: Float[Tensor, "B S C"], norm: Any, attention: Any, heads: int, *, class_token: bool = False
+) -> Encoded:
+    """A layer's input with the keys and queries that the layer makes of it."""
+    read = norm(hidden)
+    queries = attention.q_proj(read[:, :1] if class_token else read)
+    return Encoded(hidden, queries, attention.k_proj(read), heads, class_token)
+
+
+def siglip(base: Any, tower: Any, *pixels: Any, **inputs: Any) -> tuple[Any, Encoded]:
+    """A family that reads the last output of a tower laid out as SigLIP's."""
+    last = len(tower.encoder.layers) - 1
+    output, hidden = run_model(base.get_image_features, *pixels, layers=[last], **inputs)
+    layer = tower.encoder.layers[last]
+    return output, scored(hidden[last], layer.layer_norm1, layer.self_attn, tower.config.num_attention_heads)
