@@ -136,6 +136,7 @@ class _Field:
 # Where the classes that methods derive from are written.
 _BASES = {
     "Reducer": _FOLDER.parent / "reducer.py",
+    "Adaptive": _FOLDER.parent / "reducer.py",
     "AttentionMerging": _FOLDER / "_merging.py",
     "FrameByFrame": _FOLDER.parent / "reducer.py",
     "TowerReducer": _FOLDER.parent / "reducer.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -41,16 +42,23 @@ class Chain(Reducer):
 
     def __call__(self, tokens: VisualTokens) -> Reduction:
         """What the methods before the language model decide together; every token where there is none."""
-        whole = None
-        for part in self.chain:
-            if part.place != Reducer.place:
-                continue
-            if whole is None:
-                whole = part(tokens)
-            else:
-                whole = part(tokens.reduced(whole)).after(whole, len(tokens), tokens.class_tokens)
-        if whole is None:
-            return Reduction(torch.arange(len(tokens), device=tokens.features.device))
+        return self.decide([tokens])[0]
+
+    def decide(self, pictures: Sequence[VisualTokens]) -> list[Reduction]:
+        """Each method decides about what the ones before it left of all pictures."""
+        parts = [part for part in self.chain if part.place == Reducer.place]
+        if not parts:
+            return [
+                Reduction(torch.arange(len(tokens), device=tokens.features.device)) for tokens in pictures
+            ]
+        first, *others = parts
+        whole = first.decide(pictures)
+        for part in others:
+            left = [tokens.reduced(one) for tokens, one in zip(pictures, whole, strict=True)]
+            whole = [
+                then.after(one, len(tokens), tokens.class_tokens)
+                for tokens, one, then in zip(pictures, whole, part.decide(left), strict=True)
+            ]
         return whole
 
     def __str__(self) -> str:
@@ -88,15 +96,26 @@ class OverFrames(Reducer):
             raise PrumergeError(f"{self}: a cosine lies between -1 and 1, so a threshold must as well")
 
     def __call__(self, tokens: VisualTokens) -> Reduction:
+        return self.decide([tokens])[0]
+
+    def decide(self, pictures: Sequence[VisualTokens]) -> list[Reduction]:
+        """The method decides about the frames of all pictures, or about what does not repeat in each."""
         if self.frames == "each":
-            frames = tokens.frames()
-            parts = {number: self.method(frame) for number, frame in enumerate(frames)}
-            return joined(parts, [len(frame) for frame in frames])
-        if tokens.grid[0] == 1:
-            return self.method(tokens)
-        first = repeats(tokens, self.threshold)
-        left = tokens.reduced(first, by_frame=True)
-        return self.method(left).after(first, len(tokens), left.class_tokens)
+            videos = [tokens.frames() for tokens in pictures]
+            chosen = iter(self.method.decide([frame for frames in videos for frame in frames]))
+            return [
+                joined({number: next(chosen) for number in range(len(frames))}, [len(frame) for frame in frames])
+                for frames in videos
+            ]
+        firsts = [repeats(tokens, self.threshold) if tokens.grid[0] > 1 else None for tokens in pictures]
+        left = [
+            tokens if first is None else tokens.reduced(first, by_frame=True)
+            for tokens, first in zip(pictures, firsts, strict=True)
+        ]
+        return [
+            chosen if first is None else chosen.after(first, len(tokens), rest.class_tokens)
+            for tokens, first, rest, chosen in zip(pictures, firsts, left, self.method.decide(left), strict=True)
+        ]
 
     def __str__(self) -> str:
         threshold = f"={self.threshold}" if self.threshold != type(self).threshold else ""

@@ -7,7 +7,9 @@ import math
 import types
 import typing
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any, ClassVar, Literal
 
@@ -18,6 +20,7 @@ from torch import Tensor
 from prumerge import ops
 from prumerge.catalogue import name_of
 from prumerge.errors import PrumergeError
+from prumerge.ops.batching import grouped, kind, together
 from prumerge.tokens import Reduction, VisualTokens
 
 PLACES = ("vision tower", "before the language model", "language model")
@@ -51,6 +54,10 @@ class Reducer(ABC):
     video: ClassVar[bool] = False
     """Whether it compares the frames of a video."""
 
+    decides: ClassVar[Literal["one by one", "together", "once"]] = "one by one"
+    """How pictures of one shape are decided: one by one; together, by `torch.vmap` over the method, which then
+    must not wait for the device; or once for all of them, where what a picture shows does not count."""
+
     keep: int | float | None = None
     """Visual tokens to keep: a count, a share below 1, or none for the method's own choice."""
 
@@ -70,8 +77,16 @@ class Reducer(ABC):
         """Decide what to keep of one image, and how it is merged."""
 
     def decide(self, pictures: Sequence[VisualTokens]) -> list[Reduction]:
-        """Decide about several pictures, each as if it came alone."""
-        return [self(tokens) for tokens in pictures]
+        """Decide about several pictures, each as if it came alone; those of one shape as `decides` says."""
+        if self.decides == "one by one":
+            return [self(tokens) for tokens in pictures]
+
+        def group(alike: list[VisualTokens]) -> list[Reduction]:
+            if self.decides == "once":
+                return [self(alike[0])] * len(alike)
+            return decided(self, alike)
+
+        return grouped(pictures, [kind(tokens) for tokens in pictures], group)
 
     @property
     def parts(self) -> tuple[Reducer, ...]:
@@ -125,21 +140,80 @@ class FrameByFrame(Reducer):
     So that memory grows with the square of a frame's tokens and not of the video's.
     """
 
+    decides = "together"
+
     def __call__(self, tokens: VisualTokens) -> Reduction:
-        frames, count = tokens.frames(), self.count(len(tokens))
-        if len(frames) == 1:
-            return self.choose(tokens, count)
-        sizes = [len(frame) for frame in frames]
-        parts = {
-            number: self.choose(frame, share)
-            for number, (frame, share) in enumerate(zip(frames, shares(count, sizes), strict=True))
+        return self.decide([tokens])[0]
+
+    def decide(self, pictures: Sequence[VisualTokens]) -> list[Reduction]:
+        """Decide about the frames of all pictures; those of one shape and share together."""
+        videos = [tokens.frames() for tokens in pictures]
+        sizes = [[len(frame) for frame in frames] for frames in videos]
+        wanted = [shares(self.count(len(tokens)), own) for tokens, own in zip(pictures, sizes, strict=True)]
+        at = [
+            (picture, number)
+            for picture, own in enumerate(wanted)
+            for number, share in enumerate(own)
             if share  # fewer tokens than frames leave some frames out
-        }
-        return joined(parts, sizes)
+        ]
+        chosen = with_counts(
+            self.choose,
+            [videos[picture][number] for picture, number in at],
+            [wanted[picture][number] for picture, number in at],
+        )
+        parts: list[dict[int, Reduction]] = [{} for _ in pictures]
+        for (picture, number), reduction in zip(at, chosen, strict=True):
+            parts[picture][number] = reduction
+        return [joined(*each) for each in zip(parts, sizes, strict=True)]
 
     @abstractmethod
     def choose(self, tokens: VisualTokens, count: int) -> Reduction:
         """Decide which `count` (at least 1) tokens of one frame are left."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptive(Reducer):
+    """A score for each token decides, without `keep` also about how many stay.
+
+    The scores of all pictures come first, then how many tokens each of them gets, in one wait for the device.
+    """
+
+    decides = "together"
+    adaptive = True
+
+    def __call__(self, tokens: VisualTokens) -> Reduction:
+        return self.decide([tokens])[0]
+
+    def decide(self, pictures: Sequence[VisualTokens]) -> list[Reduction]:
+        """Decide about all pictures; those of one shape and count together."""
+        if self.keep is not None:
+            counts = [self.count(len(tokens)) for tokens in pictures]
+            return with_counts(lambda tokens, count: self.choose(tokens, self.scores(tokens), count), pictures, counts)
+
+        def scored(tokens: VisualTokens) -> tuple[Tensor, Tensor]:
+            scores = self.scores(tokens)
+            return scores, self.wanted(scores)
+
+        found = grouped(pictures, [kind(tokens) for tokens in pictures], partial(together, scored))
+        counts = torch.stack([count for _, count in found]).tolist() if found else []
+        return with_counts(
+            lambda tokens, scores, count: self.choose(tokens, scores, count),
+            pictures,
+            counts,
+            [scores for scores, _ in found],
+        )
+
+    @abstractmethod
+    def scores(self, tokens: VisualTokens) -> Float[Tensor, "N"]:
+        """What each token is chosen by."""
+
+    @abstractmethod
+    def wanted(self, scores: Float[Tensor, "N"]) -> Int[Tensor, ""]:
+        """How many tokens to choose where `keep` is not given; it stays on the device."""
+
+    @abstractmethod
+    def choose(self, tokens: VisualTokens, scores: Float[Tensor, "N"], count: int) -> Reduction:
+        """Decide which `count` tokens are left, and how they are merged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +278,35 @@ class LayerReducer(Reducer):
         return None
 
 
+def decided(
+    method: Callable[..., Reduction], pictures: Sequence[VisualTokens], *own: Sequence[Tensor]
+) -> list[Reduction]:
+    """`method(tokens, *values)` for pictures of one kind, together, and what each has of its `own`."""
+
+    def parts(*picture: Any) -> tuple[Tensor, ...]:
+        reduction = method(*picture)
+        return (reduction.index,) if reduction.weights is None else (reduction.index, reduction.weights)
+
+    return [Reduction(*each) for each in together(parts, pictures, *own)]
+
+
+def with_counts(
+    method: Callable[..., Reduction],
+    pictures: Sequence[VisualTokens],
+    counts: Sequence[int],
+    *own: Sequence[Tensor],
+) -> list[Reduction]:
+    """`method(tokens, *values, count)` for each picture; those of one kind and count together."""
+    keys = [(kind(tokens), count) for tokens, count in zip(pictures, counts, strict=True)]
+
+    def group(alike: list[tuple[Any, ...]]) -> list[Reduction]:
+        count = alike[0][0]
+        _, *columns = zip(*alike, strict=True)
+        return decided(lambda *picture: method(*picture, count), *columns)
+
+    return grouped(list(zip(counts, pictures, *own, strict=True)), keys, group)
+
+
 def shares(count: int, sizes: list[int]) -> list[int]:
     """A budget divided among frames of these sizes, evenly by their tokens."""
     ends = [count * end // sum(sizes) for end in accumulate(sizes, initial=0)]
@@ -212,6 +315,8 @@ def shares(count: int, sizes: list[int]) -> list[int]:
 
 def joined(parts: dict[int, Reduction], sizes: list[int]) -> Reduction:
     """The reductions of some frames, by number, as one of the whole; `sizes` are those of all frames."""
+    if len(sizes) == 1:
+        return parts[0]
     offsets = [0, *accumulate(sizes)]
     index = torch.cat([part.index + offsets[number] for number, part in parts.items()])
     if all(part.weights is None for part in parts.values()):

@@ -63,16 +63,24 @@ class Scores:
         (proportional attention, ToMe 3).
         """
         heads = self.heads if split_heads else 1
-        width = self.keys.shape[1] // heads
-        query = self.queries.float().reshape(parts, -1, heads, width).transpose(1, 2)
-        key = self.keys.float().reshape(parts, -1, heads, width).permute(0, 2, 3, 1)
-        scale = width**-0.5
-        logits = query @ key * scale  # [parts, heads, queries of a part, tokens of a part]
-        if sizes is not None:
-            logits = logits + sizes.log().view(parts, 1, 1, -1)
-        own = 0
+
+        def by_part(values: Tensor) -> Tensor:
+            return values.float().reshape(parts, -1, values.shape[-1])
+
+        def by_head(values: Tensor) -> Tensor:
+            return values.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+        query, keys = by_part(self.queries), [by_part(self.keys)]
         if self.class_key is not None:
-            own = 1
-            to_itself = query @ self.class_key.float().reshape(parts, heads, width, 1) * scale
-            logits = torch.cat([to_itself, logits], dim=-1)
-        return logits.softmax(dim=-1).mean(dim=(1, 2))[:, own:].flatten()
+            keys.insert(0, by_part(self.class_key))
+        scale = (query.shape[-1] // heads) ** -0.5
+        if query.shape[1] == 1:  # a row for each head, zero elsewhere: keys are read once, as they lie
+            own = torch.eye(heads, device=query.device)[..., None]
+            query = (query.unflatten(-1, (heads, -1)) * own).flatten(-2)
+        else:
+            query, keys = by_head(query), [by_head(each) for each in keys]
+        logits = [query @ each.mT * scale for each in keys]  # [parts, heads, (queries of a part,) keys of a part]
+        if sizes is not None:
+            logits[-1] = logits[-1] + sizes.log().view(parts, *[1] * (query.ndim - 2), -1)
+        weights = torch.cat(logits, dim=-1).softmax(dim=-1) if len(logits) > 1 else logits[0].softmax(dim=-1)
+        return weights.flatten(1, -2).mean(dim=1)[:, len(keys) - 1 :].flatten()

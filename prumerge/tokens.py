@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -190,6 +190,12 @@ class VisualTokens(Scores):
         """The patches as the language model would read them without reduction, to compare them; float32."""
         return (self.features if self.embed is None else self.embed(self.features)).float()
 
+    def embedded(self) -> VisualTokens:
+        """The same patches with what the language model would read as their features."""
+        if self.embed is None:
+            return self
+        return replace(self, features=self.embeddings(), class_feature=None, embed=None)
+
     def frames(self) -> list[VisualTokens]:
         """Each frame, or each tile, as a picture of its own; of a picture in one piece, itself."""
         count, rows, columns = self.grid
@@ -211,8 +217,10 @@ class VisualTokens(Scores):
 
         parts = self.by_axis(token=tokens, class_token=class_tokens, query=queries)
 
+        of_layer = cache(lambda layer: self.scored_by(layer).frames())
+
         def elsewhere(number: int, layer: Layer) -> Scores:
-            return self.scored_by(layer).frames()[number]
+            return of_layer(layer)[number]
 
         return [
             replace(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prumerge import ops
 from prumerge.errors import PrumergeError
-from prumerge.reducer import Reducer
+from prumerge.reducer import Adaptive
 from prumerge.tokens import Reduction, VisualTokens
 
 _VARIANTS: dict[str, dict[str, str | bool]] = {
@@ -28,7 +28,7 @@ _VARIANTS: dict[str, dict[str, str | bool]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionMerging(Reducer):
+class AttentionMerging(Adaptive):
     """Select by class attention, then let every selected token absorb its most similar neighbours.
 
     The options are the places where the text of LLaVA-PruMerge (https://arxiv.org/abs/2403.15388) and its
@@ -37,7 +37,6 @@ class AttentionMerging(Reducer):
 
     paper = "https://arxiv.org/abs/2403.15388"
     needs = "attention"
-    adaptive = True
 
     variant: Literal["code", "paper"] = "code"
     """Whose arithmetic: the official code's, which made the published numbers, or the text's (paper)."""
@@ -97,6 +96,6 @@ class AttentionMerging(Reducer):
         given = getattr(self, option)
         return _VARIANTS[self.variant][option] if given is None else given
 
-    def bounded(self, count: int, available: int) -> int:
+    def bounded(self, count: Int[Tensor, ""], available: int) -> Int[Tensor, ""]:
         """An adaptive count within min_keep and max_keep, and what there is."""
-        return min(max(count, self.min_keep), self.max_keep or available, available)
+        return count.clamp_min(self.min_keep).clamp_max(min(self.max_keep or available, available))

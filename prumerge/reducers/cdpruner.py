@@ -3,8 +3,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from prumerge import ops
 from prumerge.errors import PrumergeError
@@ -39,26 +37,9 @@ class CDPruner(FrameByFrame):
             raise PrumergeError(f"{self}: theta must be at least 0 and below 1")
 
     def choose(self, tokens: VisualTokens, count: int) -> Reduction:
+        tokens = tokens.embedded()
         relevance = self.relevance(tokens, instead="divprune")
         if self.theta is not None:
             relevance = torch.exp(self.theta / (2 - 2 * self.theta) * relevance)
-        kernel = relevance[:, None] * ops.cosines(tokens.embeddings()) * relevance
-        return Reduction(_greedy_map(kernel, count).sort().values)
-
-
-def _greedy_map(kernel: Float[Tensor, "N N"], count: int) -> Int[Tensor, "count"]:
-    """The subset that maximises the kernel's determinant, greedily (Chen et al., arXiv 1709.05135)."""
-    gain = kernel.diagonal().clone()  # what each token would add to the determinant, as a factor
-    nothing = torch.finfo(gain.dtype).eps * gain.amax() + torch.finfo(gain.dtype).tiny
-    components = kernel.new_zeros(count, len(kernel))  # rows of the Cholesky factor of what is chosen
-    chosen: list[Tensor] = []
-    for step in range(count):
-        best = gain.argmax(dim=0, keepdim=True)
-        chosen.append(best)
-        own, earlier = gain.index_select(0, best), components[:step]
-        residual = (kernel.index_select(0, best) - earlier.index_select(1, best).T @ earlier)[0]
-        # Beyond the kernel's rank nothing is gained but rounding errors.
-        component = torch.where(own > nothing, residual / own.clamp_min(nothing).sqrt(), 0)
-        components[step] = component
-        gain = (gain - component**2).index_fill(0, best, -torch.inf)
-    return torch.cat(chosen)
+        kernel = relevance[:, None] * ops.cosines(tokens.features) * relevance
+        return Reduction(ops.largest_determinant(kernel, count).sort().values)

@@ -38,8 +38,9 @@ class Dart(FrameByFrame):
         pivots = ops.top(tokens.keys.float().norm(p=1, dim=-1), min(self.pivots, count))
         chosen, others = [pivots], count - len(pivots)
         duplication = ops.cosines(tokens.embeddings()).index_select(0, pivots)
-        for number in range(len(pivots)):
+        taken = ~ops.complement(pivots, len(tokens))
+        for number, own in enumerate(duplication.unbind()):
             share = others * (number + 1) // len(pivots) - others * number // len(pivots)
-            free = duplication[number].index_fill(0, torch.cat(chosen), torch.inf)
-            chosen.append(ops.top(-free, share))
+            chosen.append(own.masked_fill(taken, torch.inf).argsort(stable=True)[:share])
+            taken = taken.scatter(0, chosen[-1], True)
         return Reduction(torch.cat(chosen).sort().values)

@@ -22,7 +22,7 @@ class DivPrune(FrameByFrame):
     """Visual tokens to keep: a count or a share below 1 (the official code's 0.098 is 56 of 576)."""
 
     def choose(self, tokens: VisualTokens, count: int) -> Reduction:
-        distance = 1 - ops.cosines(tokens.embeddings())
+        distance = ops.cosines(tokens.embeddings()).neg_().add_(1)
         # The second smallest: the smallest is a token's distance from itself.
         nearest = distance.topk(min(2, len(tokens)), dim=0, largest=False).values[-1]
         chosen = ops.farthest_points(distance, nearest.argmax(dim=0, keepdim=True), count)

@@ -22,6 +22,7 @@ class EVS(Reducer):
 
     paper = "https://arxiv.org/abs/2510.14624"
     needs = "frames"
+    decides = "together"
     video = True
 
     keep: int | float = 0.25

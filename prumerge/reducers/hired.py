@@ -23,6 +23,7 @@ class HiRED(Reducer):
 
     paper = "https://arxiv.org/abs/2408.10945"
     needs = "class token"
+    decides = "together"
 
     keep: int | float = 0.2
     """Visual tokens to keep of all tiles together: a count or a share below 1."""

@@ -16,6 +16,8 @@ class KeepAll(Reducer):
     The yardstick: logits and answers are bit-identical to those of the untouched model.
     """
 
+    decides = "once"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.keep is not None:

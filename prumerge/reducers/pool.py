@@ -12,6 +12,8 @@ from prumerge.tokens import Reduction, VisualTokens
 class Pool(Reducer):
     """Average pooling: the picture is divided into even cells, and each becomes the mean of its tokens."""
 
+    decides = "once"
+
     keep: int | float = 1 / 16
     """Cells: a count or a share below 1 (1/16 is 36 of 576, means of 4 x 4 patches)."""
 

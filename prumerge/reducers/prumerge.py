@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jaxtyping import Float, Int
+from torch import Tensor
+
 from prumerge import ops
 from prumerge.reducers._merging import AttentionMerging
 from prumerge.tokens import Reduction, VisualTokens
@@ -17,10 +20,8 @@ class PruMerge(AttentionMerging):
     `keep`, as in the official code. An image without outliers keeps the paper's mean share (1/18).
     """
 
-    def __call__(self, tokens: VisualTokens) -> Reduction:
-        scores = self.scores(tokens)
-        if self.keep is None:
-            count = self.bounded(ops.outlier_count(scores, self.iqr), len(tokens))
-        else:
-            count = self.count(len(tokens))
+    def wanted(self, scores: Float[Tensor, "N"]) -> Int[Tensor, ""]:
+        return self.bounded(ops.outlier_count(scores, self.iqr), len(scores))
+
+    def choose(self, tokens: VisualTokens, scores: Float[Tensor, "N"], count: int) -> Reduction:
         return self.merged(tokens, scores, ops.top(scores, count))

@@ -21,25 +21,32 @@ class PruMergePlus(AttentionMerging):
     rest.
     """
 
-    def __call__(self, tokens: VisualTokens) -> Reduction:
-        scores = self.scores(tokens)
-        if self.keep is None:  # two lengths depend on the data: on the CPU that is one wait for the device
-            index = self._outliers_and_samples(scores.cpu()).to(scores.device)
-        else:
-            index = self._half_and_half(scores, self.count(len(tokens)))
+    def wanted(self, scores: Float[Tensor, "N"]) -> Int[Tensor, ""]:
+        return self.bounded(self._groups(scores).lt(2).sum(), len(scores))
+
+    def choose(self, tokens: VisualTokens, scores: Float[Tensor, "N"], count: int) -> Reduction:
+        if self.keep is not None:
+            return self.merged(tokens, scores, _half_and_half(scores, count))
+        group = self._groups(scores)
+        rank = ops.ranks(scores)
+        place = torch.arange(len(scores), device=scores.device)
+        order = group * len(scores) + torch.where(group == 0, rank, place)
+        index = order.argsort()[:count]
+        if self.min_keep > 1 or self.max_keep is not None:  # a bound that was met shares out what it leaves
+            index = torch.where(group.lt(2).sum() == count, index, _half_and_half(scores, count))
         return self.merged(tokens, scores, index)
 
-    def _outliers_and_samples(self, scores: Float[Tensor, "N"]) -> Int[Tensor, "M"]:
+    def _groups(self, scores: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
+        """0 for outliers, 1 for even samples of the rest, 2 for what is not kept."""
         available, outliers = len(scores), ops.outlier_count(scores, self.iqr)
-        important = ops.top(scores, outliers)
-        samples = torch.arange(0, available - 1, step=max(2, available // outliers // 3))
-        samples = samples[ops.complement(important, available)[samples]]
-        total = self.bounded(outliers + len(samples), available)
-        if total != outliers + len(samples):
-            return self._half_and_half(scores, total)
-        return torch.cat([important, samples])
+        stride = (available // outliers // 3).clamp_min(2)
+        place = torch.arange(available, device=scores.device)
+        sampled = (place % stride == 0) & (place < available - 1)
+        return torch.where(ops.ranks(scores) < outliers, 0, torch.where(sampled, 1, 2))
 
-    def _half_and_half(self, scores: Float[Tensor, "N"], total: int) -> Int[Tensor, "total"]:
-        important = ops.top(scores, total - total // 2)
-        others = ops.places(ops.complement(important, len(scores)), len(scores) - len(important))
-        return torch.cat([important, others[ops.evenly(total // 2, len(others), scores.device)]])
+
+def _half_and_half(scores: Float[Tensor, "N"], total: int) -> Int[Tensor, "total"]:
+    """Half of them the highest scores, and half spread evenly over the rest."""
+    important = ops.top(scores, total - total // 2)
+    others = ops.places(ops.complement(important, len(scores)), len(scores) - len(important))
+    return torch.cat([important, others[ops.evenly(total // 2, len(others), scores.device)]])

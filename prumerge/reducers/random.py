@@ -16,6 +16,8 @@ class Random(Reducer):
     places: run several seeds before drawing conclusions.
     """
 
+    decides = "once"
+
     keep: int | float = 1 / 16
     """Visual tokens to keep: a count or a share below 1 (1/16 is 36 of 576)."""
 

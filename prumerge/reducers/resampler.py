@@ -18,6 +18,8 @@ class Resampler(Reducer):
     resampler): the softmax of the cosine between a cell's mean feature and every token's, over temperature.
     """
 
+    decides = "together"
+
     keep: int | float = 1 / 16
     """Queries: a count or a share below 1 (1/16 is 36 of 576)."""
 

@@ -2,9 +2,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from prumerge import ops
 from prumerge.reducer import FrameByFrame
 from prumerge.tokens import Reduction, VisualTokens
@@ -30,14 +27,5 @@ class Scope(FrameByFrame):
 
     def choose(self, tokens: VisualTokens, count: int) -> Reduction:
         saliency = tokens.scored_by("writer").attention().detach() ** self.alpha
-        similarity = ops.cosines(tokens.features)
-        covered, bar = torch.zeros_like(saliency), torch.zeros_like(saliency)
-        more = torch.empty_like(similarity)
-        chosen: list[Tensor] = []
-        for _ in range(count):
-            gain = torch.sub(similarity, covered, out=more).relu_().sum(dim=1) * saliency + bar
-            best = gain.argmax(dim=0, keepdim=True)
-            chosen.append(best)
-            bar.index_fill_(0, best, -torch.inf)
-            covered = torch.maximum(covered, similarity.index_select(0, best)[0])
-        return Reduction(torch.cat(chosen).sort().values)
+        chosen = ops.best_coverage(ops.cosines(tokens.features), saliency, count)
+        return Reduction(chosen.sort().values)

@@ -16,6 +16,7 @@ class Spatial(Reducer):
     """
 
     paper = "https://arxiv.org/abs/2403.15388"
+    decides = "once"
 
     keep: int | float = 1 / 16
     """Visual tokens to keep: a count or a share below 1 (1/16 is 36 of 576)."""

@@ -3,13 +3,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxtyping import Float, Int
+from torch import Tensor
+
 from prumerge import ops
-from prumerge.reducer import Reducer
+from prumerge.reducer import Adaptive
 from prumerge.tokens import Reduction, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class TopK(Reducer):
+class TopK(Adaptive):
     """The tokens with the highest class attention, the rest dropped without merging.
 
     Without `keep`: the outliers, PruMerge's adaptive selection alone (the paper's "AITS only", Table 5).
@@ -17,7 +20,6 @@ class TopK(Reducer):
 
     paper = "https://arxiv.org/abs/2403.15388"
     needs = "attention"
-    adaptive = True
 
     heads: Literal["joint", "split"] = "joint"
     """How attention is read: all heads as one (joint, PruMerge's code), or per head and averaged (split)."""
@@ -28,8 +30,12 @@ class TopK(Reducer):
     iqr: float = 1.5
     """Without keep: an outlier lies this many interquartile ranges above the third quartile."""
 
-    def __call__(self, tokens: VisualTokens) -> Reduction:
-        scores = tokens.attention(split_heads=self.heads == "split")
-        count = ops.outlier_count(scores, self.iqr) if self.keep is None else self.count(len(tokens))
+    def scores(self, tokens: VisualTokens) -> Float[Tensor, "N"]:
+        return tokens.attention(split_heads=self.heads == "split")
+
+    def wanted(self, scores: Float[Tensor, "N"]) -> Int[Tensor, ""]:
+        return ops.outlier_count(scores, self.iqr)
+
+    def choose(self, tokens: VisualTokens, scores: Float[Tensor, "N"], count: int) -> Reduction:
         index = ops.top(scores, count)
         return Reduction(index if self.order == "score" else index.sort().values)

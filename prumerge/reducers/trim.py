@@ -3,14 +3,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from prumerge import ops
-from prumerge.reducer import Reducer
+from prumerge.reducer import Adaptive
 from prumerge.tokens import Reduction, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trim(Reducer):
+class Trim(Adaptive):
     """TRIM: the patches that match the question, as outliers, and one token for the mean of the rest.
 
     Without `keep` the outliers by the IQR rule among softmax(sharpness * relevance), in spatial order; the
@@ -22,7 +24,6 @@ class Trim(Reducer):
 
     paper = "https://arxiv.org/abs/2409.10994"
     needs = "text"
-    adaptive = True
 
     sharpness: float = 50.0
     """Without keep: the scale of relevance (0 to 1) in the softmax, where the official code has products of
@@ -34,14 +35,17 @@ class Trim(Reducer):
     extra_token: bool = True
     """One more token, the mean of all that is not kept."""
 
-    def __call__(self, tokens: VisualTokens) -> Reduction:
-        relevance, available = self.relevance(tokens, instead="topk"), len(tokens)
-        scores = (self.sharpness * relevance).softmax(dim=0)
-        count = ops.outlier_count(scores, self.iqr) if self.keep is None else self.count(available)
-        index = ops.top(relevance, count).sort().values
+    def scores(self, tokens: VisualTokens) -> Float[Tensor, "N"]:
+        return self.relevance(tokens, instead="topk")
+
+    def wanted(self, scores: Float[Tensor, "N"]) -> Int[Tensor, ""]:
+        return ops.outlier_count((self.sharpness * scores).softmax(dim=0), self.iqr)
+
+    def choose(self, tokens: VisualTokens, scores: Float[Tensor, "N"], count: int) -> Reduction:
+        index, available = ops.top(scores, count).sort().values, len(tokens)
         if not self.extra_token or count == available:
             return Reduction(index)
         rest = ops.complement(index, available)
         mean = rest[None] / (available - count)
-        place = relevance.masked_fill(~rest, -torch.inf).argmax()  # where the best of the rest was
+        place = scores.masked_fill(~rest, -torch.inf).argmax()  # where the best of the rest was
         return Reduction(ops.append(index, place), torch.cat([ops.one_hot(index, available), mean]))

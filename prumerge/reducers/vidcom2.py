@@ -26,6 +26,7 @@ class VidCom2(Reducer):
 
     paper = "https://arxiv.org/abs/2505.14454"
     needs = "frames"
+    decides = "together"
     video = True
 
     keep: int | float = 0.25

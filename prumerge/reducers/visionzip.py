@@ -4,7 +4,7 @@ import warnings
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 
 from prumerge import ops
 from prumerge.errors import PrumergeError
@@ -61,9 +61,11 @@ class VisionZip(FrameByFrame):
         if contextual:
             keys = normalize(tokens.keys.float().unflatten(1, (tokens.heads, -1)).mean(dim=1), dim=-1)
             belongs = ops.members((keys @ keys[targets].T).argmax(dim=1), contextual) * left_over
-            weights[len(dominant) :] += belongs / belongs.sum(dim=1, keepdim=True).clamp_min(1)
+            means = belongs / belongs.sum(dim=1, keepdim=True).clamp_min(1)
+            weights = weights + pad(means, (0, 0, len(dominant), 0))
         if class_rows:  # its row stands where the strongest patch was that is only merged
             place = attention.masked_fill(~left_over, -1).argmax(dim=0, keepdim=True)
             index = torch.cat([place, index])
-            weights = torch.block_diag(weights.new_ones(1, 1), weights).roll(-1, dims=1)  # its column last
+            own = torch.arange(available + 1, device=weights.device) == available  # its column is the last
+            weights = torch.cat([own[None].to(weights), pad(weights, (0, 1))])
         return Reduction(index, weights)

@@ -1,6 +1,7 @@
 """The few tensor functions that methods share.
 
-Pure, on one image; no Python loop over tokens but the steps of a greedy selection.
+Pure, on one image, and fit for `torch.vmap` over many: nothing waits for the device, and nothing is written into
+a constant. Selections step by step are in `greedy`, many pictures at once in `batching`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from prumerge.errors import PrumergeError
+from prumerge.ops.greedy import best_coverage, farthest_points, largest_determinant
+
+__all__ = ["best_coverage", "farthest_points", "largest_determinant"]
 
 
 def outliers(scores: Float[Tensor, "N"], factor: float = 1.5) -> Bool[Tensor, "N"]:
@@ -33,17 +37,20 @@ def upper_fence(scores: Float[Tensor, "N"], factor: float = 1.5) -> Float[Tensor
     return q3 + factor * (q3 - q1)
 
 
-def outlier_count(scores: Float[Tensor, "N"], factor: float = 1.5) -> int:
-    """How many scores are outliers; the paper's mean share (5.5 %, 1/18) where none is, as in a flat picture.
-
-    The one place where an adaptive method waits for the device: a length has to be known.
-    """
-    return int(outliers(scores, factor).sum()) or max(1, len(scores) // 18)
+def outlier_count(scores: Float[Tensor, "N"], factor: float = 1.5) -> Int[Tensor, ""]:
+    """How many scores are outliers; the paper's mean share (5.5 %, 1/18) where none is, as in a flat picture."""
+    count = outliers(scores, factor).sum()
+    return torch.where(count > 0, count, max(1, len(scores) // 18))
 
 
 def top(scores: Float[Tensor, "N"], count: int) -> Int[Tensor, "count"]:
     """Places of the `count` highest scores, best first; equal scores in spatial order."""
     return scores.argsort(descending=True, stable=True)[:count]
+
+
+def ranks(scores: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
+    """How many tokens come before each by score; of equal ones those before it in spatial order."""
+    return top(scores, len(scores)).argsort()
 
 
 def nearest(
@@ -57,9 +64,9 @@ def nearest(
     # Rows need no normalising: the length of its own key does not change a token's ranking of the others.
     similarity = keys[index] @ keys.T / keys.norm(dim=-1).clamp_min(1e-12)
     if pruned_only:
-        similarity.index_fill_(1, index, -torch.inf)
+        similarity = similarity.masked_fill(~complement(index, len(keys)), -torch.inf)
     else:
-        similarity.scatter_(1, index[:, None], -torch.inf)
+        similarity = similarity.scatter(1, index[:, None], -torch.inf)
     available = len(keys) - (len(index) if pruned_only else 1)
     return similarity.topk(min(k, available), dim=1, sorted=False).indices
 
@@ -78,13 +85,11 @@ def absorb(
     `average=False` is the token itself plus the weighted sum; `True` the weighted mean of both. With `rest`,
     one more row: the weighted sum (or mean) of those tokens.
     """
-    rows = len(index)
-    weights = scores.new_zeros(rows + (rest is not None), len(scores))
-    weights[:rows].scatter_(1, neighbours, scores[neighbours])
     own = scores[index] if average else torch.ones_like(index, dtype=scores.dtype)
-    weights[:rows].scatter_(1, index[:, None], own[:, None])
+    weights = scores.new_zeros(len(index), len(scores))
+    weights = weights.scatter(1, neighbours, scores[neighbours]).scatter(1, index[:, None], own[:, None])
     if rest is not None:
-        weights[rows] = scores * rest
+        weights = torch.cat([weights, (scores * rest)[None]])
     if average:
         weights = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
     return weights
@@ -105,21 +110,10 @@ def relevance(
     For embeddings of CLIP's two towers take `inverted=True`, as CDPruner and TRIM do: patches that show
     what the text names are the less similar ones there.
     """
-    matches = (normalize(image.float(), dim=-1) @ normalize(text.float(), dim=-1).T).mean(dim=1)
+    # The mean of cosines is the cosine with the mean direction, up to its length, which the scale takes away.
+    matches = normalize(image.float(), dim=-1) @ normalize(text.float(), dim=-1).mean(dim=0)
     matches = -matches if inverted else matches
     return (matches - matches.min()) / (matches.max() - matches.min() + 1e-6)
-
-
-def farthest_points(
-    distance: Float[Tensor, "N N"], first: Int[Tensor, "1"], count: int
-) -> Int[Tensor, "count"]:
-    """Farthest point sampling: from `first` on, each time the point farthest from all that are chosen."""
-    chosen, nearest_chosen = [first], distance.index_select(0, first)[0]
-    for _ in range(count - 1):
-        nearest_chosen = nearest_chosen.index_fill(0, chosen[-1], -torch.inf)
-        chosen.append(nearest_chosen.argmax(dim=0, keepdim=True))
-        nearest_chosen = torch.minimum(nearest_chosen, distance.index_select(0, chosen[-1])[0])
-    return torch.cat(chosen)
 
 
 def allot(count: int, shares: Float[Tensor, "P"]) -> Int[Tensor, "P"]:
@@ -142,16 +136,16 @@ def best_of_each(
     best_first = top(scores, len(scores))
     part = part[best_first]
     by_part = part.argsort(stable=True)  # part after part, best first in each
-    sizes = torch.zeros_like(budgets).index_add(0, part, torch.ones_like(part))
+    sizes = torch.zeros_like(budgets).scatter_add(0, part, torch.ones_like(part))
     first = sizes.cumsum(0) - sizes
-    rank = torch.empty_like(part)
-    rank[by_part] = torch.arange(len(part), device=part.device) - first[part[by_part]]
+    order = torch.arange(len(part), device=part.device)
+    rank = torch.zeros_like(part).scatter(0, by_part, order - first[part[by_part]])
     return best_first[places(rank < budgets[part], len(part))][:count].sort().values
 
 
 def one_hot(index: Int[Tensor, "M"], count: int) -> Float[Tensor, "M count"]:
     """The weights of plain pruning: row i is 1 at index[i]."""
-    return torch.zeros(len(index), count, device=index.device).scatter_(1, index[:, None], 1.0)
+    return torch.zeros(len(index), count, device=index.device).scatter(1, index[:, None], 1.0)
 
 
 def append(index: Int[Tensor, "M"], place: Int[Tensor, ""]) -> Int[Tensor, "M+1"]:
@@ -161,7 +155,7 @@ def append(index: Int[Tensor, "M"], place: Int[Tensor, ""]) -> Int[Tensor, "M+1"
 
 def complement(index: Int[Tensor, "M"], count: int) -> Bool[Tensor, "count"]:
     """True where a place is not in `index`."""
-    return torch.ones(count, dtype=torch.bool, device=index.device).index_fill_(0, index, False)
+    return torch.ones(count, dtype=torch.bool, device=index.device).scatter(0, index, False)
 
 
 def places(where: Bool[Tensor, "N"], count: int) -> Int[Tensor, "count"]:

@@ -1,0 +1,200 @@
+"""Many pictures at once: what is written for one picture runs on all pictures of one kind (torch.vmap)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import fields, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+if TYPE_CHECKING:
+    from prumerge.scores import Layer, Scores
+    from prumerge.tokens import VisualTokens
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# On the CPU memory decides, not launches. Tensors above 32 MiB come from the system as fresh pages each time
+# (a copy of 75 MB takes 39 ms, reading it 6), and one large copy costs more than a cheap method's operators.
+# On a GPU only the room for comparing all tokens with each other is limited.
+_LARGEST_COPY, _LARGEST_BATCH, _LARGEST_PAIRS = 2**20, 2**25, {"cpu": 2**26}
+_PAIRS_ELSEWHERE = 2**30
+
+
+def grouped(
+    items: Sequence[Item], keys: Sequence[Hashable], decide: Callable[[list[Item]], Sequence[Result]]
+) -> list[Result]:
+    """What `decide` says of all items with equal keys together, in the order of the items."""
+    groups: dict[Hashable, list[int]] = {}
+    for number, key in enumerate(keys):
+        groups.setdefault(key, []).append(number)
+    found: dict[int, Result] = {}
+    for numbers in groups.values():
+        found.update(zip(numbers, decide([items[number] for number in numbers]), strict=True))
+    return [found[number] for number in range(len(items))]
+
+
+def kind(picture: VisualTokens) -> Hashable:
+    """What pictures that are decided together have in common: shapes, and what is known of them."""
+    tensors = [
+        (own.name, value.shape, value.dtype, value.device)
+        for own, value in ((own, getattr(picture, own.name)) for own in fields(picture) if own.metadata)
+        if value is not None
+    ]
+    known = (picture.elsewhere is None, picture.text is None, id(picture.embed))
+    return (*tensors, picture.grid, picture.tiles, picture.heads, known)
+
+
+def together(
+    function: Callable[..., tuple[Tensor, ...]], pictures: Sequence[VisualTokens], *own: Sequence[Tensor]
+) -> list[tuple[Tensor, ...]]:
+    """`function(tokens, *values)` for pictures of one kind, and what each has of its `own`: as one batched
+    computation where that pays, in which lengths must follow from shapes.
+
+    What `torch.vmap` cannot batch (a length that depends on data, a write into a constant) goes one by one.
+    """
+    results: list[tuple[Tensor, ...]] = []
+    size = _at_once(pictures)
+    for start in range(0, len(pictures), size):
+        part, values = pictures[start : start + size], [each[start : start + size] for each in own]
+        results += _batched(function, part, values) if len(part) > 1 else [
+            function(*each) for each in zip(part, *values, strict=True)
+        ]
+    return results
+
+
+def whole(function: Callable[..., Any], *values: Tensor) -> Any:
+    """`function(*values)` of values with a leading batch axis: inside `torch.vmap` it is called once, with all
+    pictures' values as plain tensors, elsewhere with a batch of one. Without gradients through it there."""
+    return _Whole.apply(function, *values)
+
+
+def stacked(values: Sequence[Tensor]) -> Tensor:
+    """Tensors of one shape with a leading axis: a view where they lie evenly in memory, as the pictures of one
+    encoded batch do, else a copy."""
+    view = _evenly_laid(values)
+    return torch.stack(list(values)) if view is None else view
+
+
+class _Whole(torch.autograd.Function):
+    @staticmethod
+    def forward(function: Callable[..., Any], *values: Tensor) -> Any:
+        return function(*(value[None] for value in values))[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing to remember: what has gradients does not come this way."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, function: Callable[..., Any], *values: Tensor) -> Any:
+        batches = [
+            value.expand(info.batch_size, *value.shape) if axis is None else value.movedim(axis, 0)
+            for value, axis in zip(values, in_dims[1:], strict=True)
+        ]
+        result = function(*batches)
+        return result, tuple(0 for _ in result) if isinstance(result, tuple) else 0
+
+
+def _at_once(pictures: Sequence[VisualTokens]) -> int:
+    """How many pictures of one kind to decide in one go."""
+    one, device = pictures[0], pictures[0].features.device.type
+    tokens = len(one)
+    pairs = tokens * tokens * 4 * (1 if one.class_key is not None else one.heads)
+    size = _LARGEST_PAIRS.get(device, _PAIRS_ELSEWHERE) // pairs
+    if device == "cpu":
+        for name in _tensors(one):
+            values = [getattr(picture, name) for picture in pictures]
+            bytes_each = values[0].numel() * values[0].element_size()
+            size = min(size, _LARGEST_BATCH // max(1, bytes_each))
+            if bytes_each > _LARGEST_COPY and _evenly_laid(values) is None:
+                return 1
+    return max(1, size)
+
+
+def _tensors(picture: VisualTokens) -> list[str]:
+    """The names of the tensors that a picture has."""
+    return [own.name for own in fields(picture) if own.metadata and getattr(picture, own.name) is not None]
+
+
+def _batched(
+    function: Callable[..., tuple[Tensor, ...]],
+    pictures: Sequence[VisualTokens],
+    own: Sequence[Sequence[Tensor]],
+) -> list[tuple[Tensor, ...]]:
+    one = pictures[0]
+    held = {name: stacked([getattr(picture, name) for picture in pictures]) for name in _tensors(one)}
+
+    def each(number: Tensor, held: dict[str, Tensor], *values: Tensor) -> tuple[Tensor, ...]:
+        return function(_inside(pictures, number, held), *values)
+
+    numbers = torch.arange(len(pictures), device=one.features.device)
+    try:
+        results = torch.vmap(each)(numbers, held, *map(stacked, own))
+    except RuntimeError as error:
+        if not str(error).startswith(("vmap:", "Batching rule not implemented")):
+            raise
+        return [function(*each) for each in zip(pictures, *own, strict=True)]
+    return list(zip(*(result.unbind() for result in results), strict=True))
+
+
+def _inside(pictures: Sequence[VisualTokens], number: Tensor, held: dict[str, Tensor]) -> VisualTokens:
+    """One of the pictures as a function sees it under `torch.vmap`, for all of them."""
+    one = pictures[0]
+    embed, text = one.embed, one.text
+
+    @cache
+    def elsewhere(layer: Layer) -> Scores:
+        scored = [picture.scored_by(layer) for picture in pictures]
+        names = [name for name in ("keys", "queries", "class_key") if getattr(scored[0], name) is not None]
+        found = whole(lambda _: tuple(stacked([getattr(each, name) for each in scored]) for name in names), number)
+        return replace(scored[0], **dict(zip(names, found, strict=True)))
+
+    def embedded(features: Tensor) -> Tensor:
+        assert embed is not None
+        return whole(lambda all_of: embed(all_of.flatten(0, 1)).unflatten(0, all_of.shape[:2]), features)
+
+    def direction() -> Tensor:
+        words = [picture.text() for picture in pictures if picture.text is not None]
+        if not all(map(len, words)):
+            return min(words, key=len)
+        return whole(lambda _: mean_directions(words)[:, None], number)
+
+    return replace(
+        one,
+        **held,
+        elsewhere=elsewhere if one.elsewhere else None,
+        embed=embedded if embed else None,
+        text=direction if text else None,
+        merged=None,
+        placed=None,
+        separators=None,
+    )
+
+
+def mean_directions(words: Sequence[Tensor]) -> Tensor:
+    """For each picture the mean of its words' directions, float32 [B, H]."""
+    lengths = torch.tensor([len(each) for each in words], device=words[0].device)
+    directions = normalize(torch.cat(list(words)).detach().float(), dim=-1)
+    return torch.segment_reduce(directions, "mean", lengths=lengths)
+
+
+def _evenly_laid(values: Sequence[Tensor]) -> Tensor | None:
+    """The tensors as one view, where each begins as far after the one before it in the same memory."""
+    first, second = values[0], values[min(1, len(values) - 1)]
+    step = second.storage_offset() - first.storage_offset()
+    if torch.is_grad_enabled() and any(value.requires_grad for value in values):
+        return None  # a view of memory knows no gradients of what shares it
+    for number, value in enumerate(values):
+        if (
+            value.untyped_storage().data_ptr() != first.untyped_storage().data_ptr()
+            or value.storage_offset() != first.storage_offset() + number * step
+            or value.stride() != first.stride()
+        ):
+            return None
+    if step < 0:
+        return None
+    return first.as_strided((len(values), *first.shape), (step, *first.stride()), first.storage_offset())
