@@ -8,7 +8,7 @@ from PIL import Image
 from transformers import AyaVisionConfig, LlamaConfig
 
 import prumerge
-from prumerge.loading.load import prepare
+from prumerge.loading.prompts import prepare
 
 
 @pytest.fixture

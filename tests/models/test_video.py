@@ -13,7 +13,7 @@ from steps import encoded
 
 import prumerge
 from prumerge.loading.clips import evenly
-from prumerge.loading.load import prepare
+from prumerge.loading.prompts import prepare
 from prumerge.tokens import VisualTokens
 
 COLOURS = ["red", "lime", "blue", "yellow", "cyan", "magenta", "white", "black", "orange", "purple"]
