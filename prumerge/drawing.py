@@ -29,8 +29,8 @@ def show(
     panel patches of one colour went into the same token (the strongest one that took them; what is left is
     outlined). Pale patches went nowhere, or into one token for all the rest such as PruMerge's extra token.
 
-    Pictures may be of any mode. Raises PrumergeError for what is no picture, for another number of pictures than
-    the grid has frames, and for a reduction of other tokens than the grid's.
+    Pictures may be of any mode. Raises PrumergeError for what is no picture, for another number of pictures
+    than the grid has frames, and for a reduction of other tokens than the grid's.
     """
     images = [as_rgb(one) for one in ([image] if isinstance(image, Image.Image) else _several(image))]
     if not isinstance(reduction, Reduction):

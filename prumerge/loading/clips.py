@@ -1,4 +1,4 @@
-"""Frames of a clip: a folder of pictures, an animation (GIF, APNG, WebP, AVIF, ...), a video file with PyAV."""
+"""Frames of a clip: a folder of pictures, an animation (GIF, APNG, WebP, AVIF), a video file with PyAV."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 from PIL.Image import Transpose
 
 from prumerge.errors import MissingPackage, PrumergeError
@@ -17,13 +17,16 @@ from prumerge.loading.images import as_rgb, check_size, decoding, frame, open_im
 from prumerge.loading.paths import existing, first_line, shown
 
 FRAMES = 8
-VIDEOS = frozenset(".mp4 .m4v .mkv .mov .webm .avi .mpg .mpeg .3gp .flv .ogv .wmv .ts .mts .m2ts".split())
+VIDEOS = (
+    *(".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"),
+    *(".ts", ".mts", ".m2ts", ".flv", ".ogv", ".wmv"),
+)
 # Formats whose files hold frames one after the other; what other formats hold beside the picture is a smaller
 # one (MPO), a layer (PSD) or another size (ICO).
 _ANIMATED = ("AVIF", "FLI", "GIF", "PNG", "TIFF", "WEBP")
 # Formats that Pillow lists, of which a file in a folder of frames is no frame.
 _NO_FRAMES = ("BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF")
-_NEEDS_ANOTHER_PACKAGE = {".heic", ".heif"}  # a frame all the same: refused, not left out
+_NEEDS_MORE = (".heic", ".heif")  # than Pillow alone: frames all the same, refused and not left out
 # A video's display matrix (a, b, c, d: x' = ax + cy, y' = bx + dy) by its signs: what turns a frame upright.
 _TURNS = {
     (-1, 0, 0, 1): Transpose.FLIP_LEFT_RIGHT,
@@ -41,8 +44,8 @@ def open_clip(path: str | os.PathLike[str], frames: int = FRAMES) -> list[Image.
     shorter one.
 
     `path` is a folder of pictures (in the order of their names, numbers in them counted as numbers), an
-    animation, or a video file, which needs PyAV. Raises PrumergeError, saying what is wrong with the file, and
-    MissingPackage, saying how to install it, without PyAV.
+    animation, or a video file, which needs PyAV. Raises PrumergeError, saying what is wrong with the file,
+    and MissingPackage, saying how to install it, without PyAV.
     """
     found = existing(path, "clip")
     if not isinstance(frames, int) or isinstance(frames, bool) or frames < 1:
@@ -66,7 +69,7 @@ def evenly(available: int, wanted: int) -> list[int]:
     return [round(step * (available - 1) / (wanted - 1)) for step in range(wanted)]
 
 
-def places_of(file: Image.Image, name: str) -> list[int]:
+def places_of(file: ImageFile.ImageFile, name: str) -> list[int]:
     """Where the frames are in an open file; one place where it is no animation.
 
     An APNG's default image, for viewers that show no animations, is not among them.
@@ -97,7 +100,7 @@ def _is_frame(file: Path) -> bool:
     kind = Image.registered_extensions().get(file.suffix.lower())
     is_picture = kind in Image.OPEN and kind not in _NO_FRAMES
     return (
-        (is_picture or file.suffix.lower() in _NEEDS_ANOTHER_PACKAGE)
+        (is_picture or file.suffix.lower() in _NEEDS_MORE)
         and not file.name.startswith(".")
         and not file.is_dir()
     )

@@ -1,4 +1,4 @@
-"""One reader for pictures and for frames: RGB, upright, transparency on white, of a size a model can look at."""
+"""One reader for pictures and frames: RGB, upright, transparency on white, of a size a model can look at."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from jaxtyping import Num, UInt8
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from PIL.Image import Transpose
 
 from prumerge.errors import PrumergeError
@@ -19,7 +20,7 @@ from prumerge.loading.paths import existing, first_line, shown
 SMALLEST_SIDE, MOST_PIXELS = 14, 100_000_000
 
 # EXIF's orientation: what turns the stored picture upright.
-_TURNS = {
+_TURNS: dict[Any, Transpose] = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
     4: Transpose.FLIP_TOP_BOTTOM,
@@ -50,8 +51,8 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
 def as_rgb(image: Image.Image) -> Image.Image:
     """Any picture of Pillow's in RGB, transparency on white.
 
-    Grey of 16 bits is scaled by what 16 bits can hold; grey of 32 bits, integers or floats, by the smallest of
-    1, 255 and 65535 that holds it, or from its darkest to its brightest where it fits into none of them.
+    Grey of 16 bits is scaled by what 16 bits can hold; grey of 32 bits, integers or floats, by that of 1, 255
+    and 65535 which holds it best, or up to its brightest where none does.
     Raises PrumergeError for what is no picture, or one without pixels.
     """
     if not isinstance(image, Image.Image):
@@ -76,7 +77,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def opened(path: os.PathLike[str]) -> Iterator[Image.Image]:
+def opened(path: os.PathLike[str]) -> Iterator[ImageFile.ImageFile]:
     """A file that Pillow knows, as Pillow opens it; nothing is decoded yet."""
     with decoding(shown(path)):
         file = Image.open(path)
@@ -84,25 +85,17 @@ def opened(path: os.PathLike[str]) -> Iterator[Image.Image]:
         yield file
 
 
-def frame(file: Image.Image, name: str, place: int = 0) -> Image.Image:
+def frame(file: ImageFile.ImageFile, name: str, place: int = 0) -> Image.Image:
     """One frame of an open file, as `open_image` returns it; `name` is the file's in what is raised."""
     with decoding(name):
         file.seek(place)
     if file.width * file.height > MOST_PIXELS:
         raise _too_large(name)
     with decoding(name):
-        key = _colour_key(file)
-        file.load()
-        picture = file.copy()
-        if key is not None:
-            picture.info["transparency"] = key
-        if file.format == "PPM" and file.mode == "I":  # 16 bits, whatever they hold
-            picture = picture.convert("I;16")
-        if file.format == "TIFF" and file.tag_v2.get(ExifTags.Base.BitsPerSample) == (12,):
-            picture = picture.point(lambda value: value * 16)
-        picture = as_rgb(picture)
+        pixels = _pixels(file)
+    picture = as_rgb(pixels)
     check_size(picture.size, name)
-    turn = _TURNS.get(_orientation(file))
+    turn = _turn(file)
     return picture if turn is None else picture.transpose(turn)
 
 
@@ -133,7 +126,7 @@ def decoding(name: str) -> Iterator[None]:
         raise _too_large(name) from None
     except UnidentifiedImageError:
         raise PrumergeError(
-            f"{name} is no picture or animation that Pillow can read (JPEG, PNG, WebP, GIF, ...); save it as one"
+            f"{name} is no picture or animation that Pillow can read; save it as JPEG, PNG, WebP or GIF"
         ) from None
     except Exception as error:
         if getattr(error, "errno", None) is not None:
@@ -175,25 +168,27 @@ def _shades(values: Num[np.ndarray, "H W"], white: float | None) -> UInt8[np.nda
     return np.rint(scaled.clip(0, 1) * 255).astype(np.uint8)
 
 
-def _colour_key(file: Image.Image) -> int | tuple[int, ...] | None:
-    """The colour that stands for transparency, in the units of decoded pixels.
-
-    PNG gives it in the units of the file, which Pillow leaves for 2, 4 and three times 16 bits.
-    """
+def _pixels(file: ImageFile.ImageFile) -> Image.Image:
+    """The frame that a file stands at, where Pillow leaves something to know about the format as `as_rgb`
+    takes it: colour keys in the units of pixels, and grey of as many bits as its mode has."""
     key = file.info.get("transparency")
-    if file.format != "PNG" or not file.tile:
-        return key
-    raw = file.tile[0].args
-    if raw in ("L;2", "L;4"):
-        return key and key * {"L;2": 85, "L;4": 17}[raw]
-    if raw == "RGB;16B":
-        return key and tuple(value >> 8 for value in key)
-    return key
+    raw = file.tile[0].args if file.format == "PNG" and file.tile else None
+    file.load()
+    picture = file.copy()
+    if key is not None and raw in ("L;2", "L;4"):
+        picture.info["transparency"] = key * {"L;2": 85, "L;4": 17}[raw]
+    elif key is not None and raw == "RGB;16B":
+        picture.info["transparency"] = tuple(value >> 8 for value in key)
+    if file.format == "PPM" and picture.mode == "I":  # 16 bits, whatever they hold
+        return picture.convert("I;16")
+    if getattr(file, "tag_v2", {}).get(ExifTags.Base.BitsPerSample) == (12,):
+        return picture.point(lambda value: value * 16)
+    return picture
 
 
-def _orientation(file: Image.Image) -> object:
-    """EXIF's; None where metadata is missing or cannot be read, which says nothing about the pixels."""
+def _turn(file: Image.Image) -> Transpose | None:
+    """What turns a picture upright; None where its metadata says nothing, or nothing that can be read."""
     try:
-        return file.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # whatever damaged metadata makes Pillow stumble over
+        return _TURNS.get(file.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # whatever damaged metadata makes Pillow stumble over: the pixels are whole
         return None

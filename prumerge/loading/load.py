@@ -25,15 +25,15 @@ def load(name: str | os.PathLike[str] = "tiny", **options: Any) -> tuple[Any, An
 
     `name` is `"tiny"` (the embedded model: nothing to download), a Hugging Face id such as
     `"llava-hf/llava-1.5-7b-hf"`, or a checkpoint folder. `options` go to `from_pretrained` (dtype,
-    device_map, quantization_config, ...), those that say where files are (revision, subfolder, cache_dir, token,
-    local_files_only) for configuration, processor and weights alike; without a dtype the checkpoint's own is
-    taken.
+    device_map, quantization_config, ...); those that say where files are (revision, subfolder, cache_dir,
+    token, local_files_only) reach configuration, processor and weights alike. Without a dtype it is the
+    checkpoint's own.
 
     Checkpoints in the layout of the original LLaVA code or of TinyLLaVA Factory are read as well (see
     `prumerge.loading.original`).
 
-    Raises PrumergeError if there is no such model, it cannot see pictures, its family is not supported, or its
-    files are damaged, lack weights or do not fit together.
+    Raises PrumergeError if there is no such model, it cannot see pictures, its family is not supported, or
+    its files are damaged, lack weights or do not fit together.
     """
     if "torch_dtype" in options:  # dtype's older name
         options.setdefault("dtype", options.pop("torch_dtype"))

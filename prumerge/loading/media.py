@@ -15,7 +15,8 @@ def open_media(path: str | os.PathLike[str], frames: int = FRAMES) -> Image.Imag
     """A picture, or the list of a clip's frames (at most `frames`, evenly from the first to the last).
 
     A folder of pictures, a video file, and a GIF, APNG, WebP, AVIF or TIFF file of more than one frame is a
-    clip; one with a single frame is a picture. Raises PrumergeError, naming the file and what is wrong with it.
+    clip; one with a single frame is a picture. Raises PrumergeError, naming the file and what is wrong with
+    it.
     """
     found = existing(path, "picture or clip")
     if found.is_dir() or found.suffix.lower() in VIDEOS:

@@ -1,4 +1,4 @@
-"""Questions about pictures as a model reads them: the prompt's text, and the inputs a processor makes of it."""
+"""Questions about pictures as a model reads them: the prompt's text, and the inputs made of it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _SEES_ONLY = PrumergeError("this model answers about pictures only; show it one"
 
 
 def prepare(processor: Any, media: Image.Image | Sequence[Image.Image] | None, question: str) -> BatchFeature:
-    """Inputs for one question about a picture, about the frames of a clip one after the other, or (None) about
-    nothing that is seen.
+    """Inputs for one question about a picture, about the frames of a clip one after the other, or (None)
+    about nothing that is seen.
 
     Raises PrumergeError for a clip without frames, and for what `prepare_batch` refuses.
     """
@@ -74,7 +74,8 @@ def question_prompt(processor: Any, question: str, pictures: int = 1) -> str:
     """The text of one question about some pictures.
 
     By the processor's chat template, or LLaVA 1.5's prompt where it has none; where a processor writes the
-    placeholders of its queries itself, BLIP-2's. Raises PrumergeError for a question that holds a placeholder.
+    placeholders of its queries itself, BLIP-2's. Raises PrumergeError for a question that holds a
+    placeholder.
     """
     if not isinstance(question, str):
         raise PrumergeError(f"a question is text, not {type(question).__name__}")

@@ -17,7 +17,7 @@ from transformers.utils import cached_file
 from prumerge.errors import PrumergeError
 from prumerge.loading.paths import first_line, shown
 
-# The options of `from_pretrained` that say where files are: configuration, processor and weights need the same.
+# The options of `from_pretrained` that say where files are: configuration, processor and weights share them.
 _FILES = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 _CODE = ("trust_remote_code", "code_revision")
 
@@ -46,7 +46,8 @@ class Source:
 def find(name: str | os.PathLike[str], options: dict[str, Any]) -> Source:
     """The checkpoint of this name; what `options` say about its files is moved out of them.
 
-    Raises PrumergeError for what is no name, and where no checkpoint can be found or its config.json not read.
+    Raises PrumergeError for what is no name, and where there is no checkpoint or its config.json cannot be
+    read.
     """
     if not isinstance(name, str | os.PathLike):
         raise PrumergeError(f"a model is loaded by its name or folder, not by {name!r}")

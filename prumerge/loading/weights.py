@@ -19,7 +19,7 @@ from prumerge.loading.paths import first_line
 def reading(name: str) -> Iterator[None]:
     """Files of a checkpoint being read: what is wrong with them becomes one sentence that names it.
 
-    Only libraries' calls belong inside: they raise any exception there is on files that are not as they should be.
+    Only libraries' calls belong inside: on files that are not as they should be they raise any exception.
     """
     try:
         yield
@@ -33,8 +33,8 @@ def reading(name: str) -> Iterator[None]:
         ) from error
     except UnpicklingError as error:
         raise PrumergeError(
-            f"the weights of {name!r} are a pickle that is damaged or holds more than weights, which is not read "
-            "since it could run any code; get them as safetensors"
+            f"the weights of {name!r} are a pickle that is damaged or holds more than weights, and is not "
+            "read since it could run any code; get them as safetensors"
         ) from error
     except OSError as error:
         raise PrumergeError(f"the checkpoint {name!r} is not complete: {first_line(error)}") from error
@@ -47,8 +47,8 @@ def reading(name: str) -> Iterator[None]:
 def check_weights(name: str, told: Mapping[str, Collection[Any]]) -> None:
     """`told` is what `from_pretrained(..., output_loading_info=True)` tells.
 
-    Raises PrumergeError where weights are missing or of another shape: the model would answer from random ones.
-    Warns of weights that the model does not know.
+    Raises PrumergeError where weights are missing or of another shape: the model would answer from random
+    ones. Warns of weights that the model does not know.
     """
     if missing := sorted(told["missing_keys"]):
         raise PrumergeError(
@@ -57,7 +57,7 @@ def check_weights(name: str, told: Mapping[str, Collection[Any]]) -> None:
     if other := sorted(told["mismatched_keys"]):
         shapes = [f"{key} is {list(held)}, not {list(wanted)}" for key, held, wanted in other]
         raise PrumergeError(
-            f"the checkpoint {name!r} does not fit its config.json: {_listed(shapes)}; get both from one place"
+            f"the checkpoint {name!r} does not fit its config.json: {_listed(shapes)}; get a whole copy"
         )
     if unknown := sorted(told["unexpected_keys"]):
         warnings.warn(

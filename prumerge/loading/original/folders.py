@@ -87,8 +87,8 @@ def _tokenizer(folder: Path, model: Any) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # whatever a package that reads vocabularies raises, or is not there to raise
         raise PrumergeError(
-            f"{str(folder)!r} has no tokenizer that can be read ({first_line(error)}); add the tokenizer.json of its "
-            "language model"
+            f"{str(folder)!r} has no tokenizer that can be read ({first_line(error)}); add the "
+            "tokenizer.json of its language model"
         ) from error
     tokenizer.add_tokens(AddedToken("<image>", special=True, normalized=False))
     token = tokenizer.convert_tokens_to_ids("<image>")

@@ -51,7 +51,9 @@ def from_weights(
 ) -> LlavaForConditionalGeneration:
     """As `read`, from what the files hold; a tower that is named by a relative path is in `folder`."""
     name = str(folder or "in memory")
-    access = {key: options[key] for key in ("cache_dir", "token", "local_files_only") if key in options}
+    access: dict[str, Any] = {
+        key: options[key] for key in ("cache_dir", "token", "local_files_only") if key in options
+    }
     made = {renamed(name): tensor for name, tensor in weights.items()}
     made = {name: one for name, one in made.items() if not name.endswith(("position_ids", "inv_freq"))}
     architecture, settings = _architecture(config, made)
