@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from prumerge.catalogue import names
     from prumerge.drawing import show
     from prumerge.loading.clips import open_clip
-    from prumerge.loading.load import load, open_image
+    from prumerge.loading.images import open_image
+    from prumerge.loading.load import load
     from prumerge.pipeline.reduce import reduce, select
     from prumerge.reducer import Reducer
     from prumerge.relevance import clip_relevance
@@ -33,7 +34,7 @@ _HOMES = {
     "make": "spec",
     "names": "catalogue",
     "open_clip": "loading.clips",
-    "open_image": "loading.load",
+    "open_image": "loading.images",
     "reduce": "pipeline.reduce",
     "select": "pipeline.reduce",
     "show": "drawing",

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from prumerge import ops
 from prumerge.errors import MissingPackage, PrumergeError
+from prumerge.loading.images import as_rgb
 from prumerge.tokens import Reduction, VisualTokens
 
 _PANEL, _GAP, _CAPTION = 480, 12, 34
@@ -27,11 +28,23 @@ def show(
     The picture is cropped to the grid's shape around its centre, as CLIP's image processor does. In the third
     panel patches of one colour went into the same token (the strongest one that took them; what is left is
     outlined). Pale patches went nowhere, or into one token for all the rest such as PruMerge's extra token.
+
+    Pictures may be of any mode. Raises PrumergeError for what is no picture, for another number of pictures
+    than the grid has frames, and for a reduction of other tokens than the grid's.
     """
+    images = [as_rgb(one) for one in ([image] if isinstance(image, Image.Image) else _several(image))]
+    if not isinstance(reduction, Reduction):
+        raise PrumergeError(
+            f"show() draws a Reduction, not {type(reduction).__name__}; select() returns them"
+        )
     frames, rows, columns = grid
-    images = [image] if isinstance(image, Image.Image) else list(image)
     if len(images) != frames:
         raise PrumergeError(f"the tokens are of {frames} frames, but {len(images)} pictures were given")
+    if len(reduction) and int(reduction.index.max()) >= frames * rows * columns:
+        raise PrumergeError(
+            f"the reduction is of other tokens: it keeps number {int(reduction.index.max())}, and a grid of "
+            f"{frames} x {rows} x {columns} has {frames * rows * columns}"
+        )
     cell = max(4, _PANEL // max(rows, columns))
     width, height = columns * cell, rows * cell
     owner = _owners(grid, reduction).view(frames, rows, columns).numpy()
@@ -41,7 +54,7 @@ def show(
 
     sheet = Image.new("RGB", (3 * width + 4 * _GAP, frames * (height + _GAP) + _GAP + _CAPTION), "white")
     for frame, whole in enumerate(images):
-        pixels = np.asarray(ImageOps.fit(whole.convert("RGB"), (width, height)))
+        pixels = np.asarray(ImageOps.fit(whole, (width, height)))
         top = _GAP + frame * (height + _GAP)
         panels = [pixels, _keep(pixels, kept_map[frame], cell), _merge(pixels, owner[frame], cell)]
         for number, panel in enumerate(panels):
@@ -58,6 +71,12 @@ def show(
         middle = _GAP + number * (width + _GAP) + width // 2
         draw.text((middle, sheet.height - _CAPTION // 2 - 4), caption, fill="black", font=font, anchor="mm")
     return sheet
+
+
+def _several(images: Any) -> list[Any]:
+    if isinstance(images, Sequence) and not isinstance(images, str | bytes):
+        return list(images)
+    return [images]  # which is no picture, and is told so
 
 
 def plot_attention(tokens: VisualTokens, *, split_heads: bool = False, iqr: float = 1.5) -> Any:

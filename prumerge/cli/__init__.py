@@ -83,7 +83,7 @@ def answer(
     with _status("loading"):
         from prumerge.generate.answer import answer as ask
         from prumerge.loading.clips import open_clip
-        from prumerge.loading.load import open_image
+        from prumerge.loading.images import open_image
 
         method = _method(reducer, keep)
         picture = open_image(image) if video is None else open_clip(video, frames)
@@ -134,7 +134,7 @@ def show(
     with _drawn(output) as draft:
         with _status("loading"):
             from prumerge.drawing import show as draw
-            from prumerge.loading.load import open_image
+            from prumerge.loading.images import open_image
 
             method, picture = _method(reducer, keep), open_image(image)
             loaded, processor = _load(model, device)
@@ -167,7 +167,7 @@ def plot_attention(
         with _status("loading"):
             from prumerge import ops
             from prumerge.drawing import plot_attention as plot
-            from prumerge.loading.load import open_image
+            from prumerge.loading.images import open_image
 
             method, picture = _method(f"topk:heads={heads},iqr={iqr}", None), open_image(image)
             loaded, processor = _load(model, device)
@@ -248,7 +248,7 @@ def demo(
     with _status("loading"):
         from prumerge.drawing import show as draw
         from prumerge.generate.answer import answer as ask
-        from prumerge.loading.load import open_image
+        from prumerge.loading.images import open_image
         from prumerge.tiny import samples
 
         method = _method(reducer, keep)
@@ -535,7 +535,7 @@ def _look(model: Any, processor: Any, image: Any, method: Any) -> tuple[Any, Any
     """The visual tokens of one picture, and the decision."""
     import torch
 
-    from prumerge.loading.load import prepare
+    from prumerge.loading.prompts import prepare
     from prumerge.pipeline.reduce import select
 
     with torch.inference_mode():

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from prumerge.generate.stopwatch import Stopwatch
 from prumerge.layers.pruning import average_tokens, pruning
-from prumerge.loading.load import prepare
+from prumerge.loading.prompts import prepare
 from prumerge.pipeline.options import Options
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline

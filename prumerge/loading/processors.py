@@ -32,12 +32,13 @@ class NoVideos:
         )
 
 
-def processor_of(name: str, config: Any) -> Any:
-    """The processor of a checkpoint (folder or id) with this configuration; raises as `from_pretrained`."""
+def processor_of(name: str, config: Any, **options: Any) -> Any:
+    """The processor of a checkpoint (folder or id) with this configuration; `options` are those of
+    `from_pretrained`, and what it raises is raised."""
     kind = PROCESSOR_MAPPING.get(type(config), None)
     if kind and "video_processor" in kind.get_attributes() and not is_torchvision_available():
-        return pictures_only(kind).from_pretrained(name)
-    return AutoProcessor.from_pretrained(name)
+        return pictures_only(kind).from_pretrained(name, **options)
+    return AutoProcessor.from_pretrained(name, **options)
 
 
 def pictures_only(kind: Any) -> Any:

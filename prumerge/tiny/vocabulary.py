@@ -1,6 +1,8 @@
 """The tokenizer and the processor: a closed vocabulary of words, single characters for the rest."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
@@ -30,6 +32,16 @@ def words() -> list[str]:
     plurals = [questions.PLURALS[kind] for kind in [*scenes.SHAPES, *scenes.PICTOGRAMS]]
     pieces = ["##" + character for character in CHARACTERS]
     return list(dict.fromkeys([*SPECIAL, *CHARACTERS, *pieces, *WORDS, *drawn, *plurals]))
+
+
+def unknown_words(processor: Any, question: str) -> list[str]:
+    """The words of a question that the embedded model was never taught, in their order, each once.
+
+    Its tokenizer spells such words letter by letter, and the model answers all the same.
+    """
+    known = processor.tokenizer.get_vocab()
+    asked = re.findall(r"[^\W\d_]+", question.lower())
+    return [word for word in dict.fromkeys(asked) if word not in known]
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

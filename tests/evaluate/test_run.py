@@ -13,7 +13,7 @@ from prumerge.evaluate.plan import Job, Plan, at, fingerprint
 from prumerge.evaluate.records import Log, by_method
 from prumerge.evaluate.run import run
 from prumerge.generate.answer import answer
-from prumerge.loading.load import prepare
+from prumerge.loading.prompts import prepare
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
 from prumerge.spec import make

@@ -8,7 +8,7 @@ from PIL import Image
 from transformers import AyaVisionConfig, LlamaConfig
 
 import prumerge
-from prumerge.loading.load import prepare
+from prumerge.loading.prompts import prepare
 
 
 @pytest.fixture
@@ -81,67 +81,3 @@ def test_a_name_that_is_nowhere_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ValueError, match=r"there is no model to load at .*nowhere"):
         prumerge.load(str(tmp_path / "nowhere"))
-
-
-def broken(kind, folder):
-    path = folder / f"{kind}.png"
-    if kind == "missing":
-        return path
-    if kind == "text":
-        path.write_text("this is no picture")
-    elif kind == "empty":
-        path.touch()
-    elif kind == "truncated":
-        Image.effect_noise((200, 200), 90).save(path)
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    elif kind == "dot":
-        Image.new("RGB", (1, 1)).save(path)
-    elif kind == "huge":
-        Image.new("1", (20_000, 20_000)).save(path)
-    elif kind == "folder":
-        path.mkdir()
-    return path
-
-
-@pytest.mark.parametrize(
-    ("kind", "sentence"),
-    [
-        ("missing", "there is no picture at"),
-        ("folder", "there is no picture at"),
-        ("empty", "is empty"),
-        ("text", "is no picture that Pillow can read"),
-        ("truncated", "is damaged or cut short"),
-        ("dot", "is 1 x 1 pixels; a picture needs at least 14 a side"),
-        ("huge", "has more than 100 megapixels; scale it down"),
-    ],
-)
-def test_a_file_that_cannot_be_shown_to_a_model_is_refused(tmp_path, kind, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        prumerge.open_image(broken(kind, tmp_path))
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "I;16", "1", "LA"])
-def test_every_kind_of_picture_becomes_rgb(tmp_path, mode):
-    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
-    Image.new("RGB", (20, 20), "red").convert("L" if mode == "I;16" else "RGB").convert(mode).save(path)
-    assert prumerge.open_image(path).mode == "RGB"
-
-
-def test_sixteen_bit_grey_keeps_its_shades(tmp_path):
-    Image.new("I;16", (20, 20), 0x8000).save(tmp_path / "grey.png")
-    assert prumerge.open_image(tmp_path / "grey.png").getpixel((3, 3)) == (128, 128, 128)
-
-
-def test_transparency_becomes_white_and_turned_photos_stand_upright(tmp_path):
-    Image.new("RGBA", (20, 20), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert prumerge.open_image(tmp_path / "clear.png").getpixel((3, 3)) == (255, 255, 255)
-    turned = Image.new("RGB", (40, 20))
-    turned.getexif()[0x0112] = 6  # "rotate by 90 degrees"
-    turned.save(tmp_path / "turned.jpg", exif=turned.getexif())
-    assert prumerge.open_image(tmp_path / "turned.jpg").size == (20, 40)
-
-
-def test_of_an_animation_the_first_frame_is_seen(tmp_path):
-    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
-    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert prumerge.open_image(tmp_path / "a.gif").getpixel((3, 3)) == (255, 0, 0)

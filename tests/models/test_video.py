@@ -1,156 +1,15 @@
-"""Clips: their frames, their frames as pictures in a row, and methods over frames."""
+"""Clips as pictures in a row, and methods over frames."""
 
 import json
-import sys
-from itertools import pairwise
 
-import av
 import pytest
 import torch
 from builders import IMAGE, PICTURE, PLACES, answer, llava, prompt, visual_tokens
-from PIL import Image
+from clips import animated
 from steps import encoded
 
 import prumerge
-from prumerge.loading.clips import evenly
-from prumerge.loading.load import prepare
 from prumerge.tokens import VisualTokens
-
-COLOURS = ["red", "lime", "blue", "yellow", "cyan", "magenta", "white", "black", "orange", "purple"]
-
-
-def coloured(count=10, size=(40, 30)):
-    return [Image.new("RGB", size, COLOURS[n]) for n in range(count)]
-
-
-@pytest.fixture
-def animation(tmp_path):
-    """Ten frames of one colour each, in any format that can hold them."""
-
-    def save(suffix, count=10):
-        path, frames = tmp_path / f"clip.{suffix}", coloured(count)
-        frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
-        return path
-
-    return save
-
-
-@pytest.fixture
-def folder(tmp_path):
-    for number, frame in enumerate(coloured()):
-        frame.save(tmp_path / f"frame-{number + 1}.png")
-    (tmp_path / "notes.txt").write_text("no picture")
-    return tmp_path
-
-
-def seen(frames):
-    return [frame.getpixel((20, 15)) for frame in frames]
-
-
-# reading
-
-
-@pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
-def test_frames_of_an_animation_come_evenly(animation, suffix):
-    every = seen(coloured())
-    assert seen(prumerge.open_clip(animation(suffix), 10)) == every
-    assert seen(prumerge.open_clip(animation(suffix), 4)) == [every[n] for n in (0, 3, 6, 9)]
-    assert seen(prumerge.open_clip(animation(suffix), 1)) == every[:1]
-
-
-def test_pictures_of_a_folder_are_in_the_order_of_their_numbers(folder):
-    assert seen(prumerge.open_clip(folder, 10)) == seen(coloured())
-
-
-def test_a_shorter_clip_is_read_whole_and_a_still_picture_is_one_frame(animation, folder):
-    assert len(prumerge.open_clip(animation("gif", 3))) == 3
-    assert len(prumerge.open_clip(folder / "frame-1.png")) == 1
-
-
-@pytest.mark.parametrize(("available", "wanted"), [(100, 8), (9, 8), (8, 8), (2, 8), (50, 1), (7, 3)])
-def test_places_are_spread_from_first_to_last(available, wanted):
-    places = evenly(available, wanted)
-    assert len(places) == min(available, wanted)
-    assert places[0] == 0
-    assert wanted == 1 or places[-1] == available - 1
-    steps = {later - place for place, later in pairwise(places)}
-    assert not steps or max(steps) - min(steps) <= 1
-
-
-@pytest.mark.parametrize(
-    ("make", "sentence"),
-    [
-        (lambda folder: folder / "nowhere.gif", "there is no clip at"),
-        (lambda folder: folder / "notes.gif", "is no animation that Pillow can read"),
-        (lambda folder: folder / "empty", "holds no pictures"),
-        (lambda folder: folder / "nothing.gif", "is empty"),
-        (lambda folder: folder / "cut.gif", "is damaged or cut short"),
-    ],
-)
-def test_what_is_no_clip_is_refused(tmp_path, animation, make, sentence):
-    (tmp_path / "notes.gif").write_text("words")
-    (tmp_path / "nothing.gif").touch()
-    (tmp_path / "empty").mkdir()
-    whole = animation("gif").read_bytes()
-    (tmp_path / "cut.gif").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=sentence):
-        prumerge.open_clip(make(tmp_path))
-
-
-def test_no_frames_at_all_are_refused(animation):
-    with pytest.raises(ValueError, match="a clip has at least one frame, not 0"):
-        prumerge.open_clip(animation("gif"), 0)
-    _, processor = prumerge.load("tiny")
-    with pytest.raises(ValueError, match="the clip has no frames"):
-        prepare(processor, [], "what moves?")
-
-
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
-def test_a_video_file_gives_its_frames(tmp_path, suffix):
-    """A container that counts its frames, and one that does not (Matroska)."""
-    path = filmed(tmp_path / f"clip.{suffix}", coloured(size=(64, 48)))
-    every = [frame.getpixel((20, 15)) for frame in prumerge.open_clip(path, 10)]
-    named = [Image.new("RGB", (1, 1), colour).getpixel((0, 0)) for colour in COLOURS]
-    assert len(every) == 10
-    assert (torch.tensor(every) - torch.tensor(named)).abs().max() < 20  # what compression changes
-    few = [frame.getpixel((20, 15)) for frame in prumerge.open_clip(path, 4)]
-    assert few == [every[n] for n in (0, 3, 6, 9)]
-
-
-def filmed(path, frames):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10, width=frames[0].width, height=frames[0].height)
-        stream.pix_fmt, stream.bit_rate = "yuv420p", 4_000_000
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_image(frame)))
-        container.mux(stream.encode())
-    return path
-
-
-def test_a_video_file_is_asked_about(tmp_path, run):
-    path = filmed(tmp_path / "clip.mp4", coloured(4, (64, 48)))
-    code, out, err = run("answer", "--video", path, "--frames", "2", "what moves?", "--json")
-    assert code == 0, err
-    assert json.loads(out)["visual_tokens"] < 2 * 576
-
-
-def test_a_broken_video_file_is_refused(tmp_path):
-    (tmp_path / "clip.mp4").write_bytes(b"something")
-    with pytest.raises(ValueError, match="is no video that can be read"):
-        prumerge.open_clip(tmp_path / "clip.mp4")
-
-
-def test_video_files_say_what_they_need(tmp_path, monkeypatch):
-    (tmp_path / "clip.mp4").write_bytes(b"something")
-    monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(
-        ModuleNotFoundError, match=r"need PyAV; install it with: pip install 'prumerge\[video\]'"
-    ):
-        prumerge.open_clip(tmp_path / "clip.mp4")
-
-
-# frames as pictures in a row
-
 
 ROWS = [[5, PICTURE, PICTURE, PICTURE, 6], [7, PICTURE, PICTURE, PICTURE, 8, 9]]
 
@@ -327,8 +186,8 @@ def test_a_threshold_beyond_a_cosine_is_refused():
 # the command line
 
 
-def test_a_clip_is_answered_with_all_tokens_and_with_few(run, small, animation):
-    path = animation("gif", 8)
+def test_a_clip_is_answered_with_all_tokens_and_with_few(run, small, tmp_path):
+    path = animated(tmp_path / "clip.gif", 8)
     code, out, _ = run("answer", "--video", path, "what moves?", "--model", small, "--compare", "--json")
     untouched, reduced = json.loads(out)
     assert code == 0

@@ -6,7 +6,7 @@ Only names differ. The original layout keeps the projector and the tower inside 
 (`connector._connector.0`, `vision_tower._vision_tower.vision_model`). A tower that is only named is fetched.
 """
 
-from prumerge.loading.original.folders import find, open_folder, read
+from prumerge.loading.original.folders import open_folder, read
 from prumerge.loading.original.weights import from_weights, is_published
 
-__all__ = ["find", "from_weights", "is_published", "open_folder", "read"]
+__all__ = ["from_weights", "is_published", "open_folder", "read"]

@@ -1,13 +1,11 @@
-"""A published checkpoint's folder: found or fetched, read, and given a processor."""
+"""A published checkpoint's folder: read, and given a processor."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
@@ -15,29 +13,14 @@ from transformers import (
     AutoTokenizer,
     LlavaForConditionalGeneration,
     LlavaProcessor,
-    PreTrainedConfig,
 )
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from prumerge.errors import PrumergeError
 from prumerge.loading.original.weights import from_weights, is_published
-
-
-def find(name: str) -> Path | None:
-    """The folder of such a checkpoint, fetched if it is a Hugging Face id; None for any other model."""
-    try:
-        config, _ = PreTrainedConfig.get_config_dict(name)
-    except (OSError, ValueError):
-        return None
-    if not is_published(config):
-        return None
-    if Path(name).is_dir():
-        return Path(name)
-    small = ["*.json", "*.txt", "*.model"]
-    folder = Path(snapshot_download(name, allow_patterns=[*small, "*.safetensors"]))
-    if not _files(folder):
-        snapshot_download(name, allow_patterns=[*small, "pytorch_model*.bin"])
-    return folder
+from prumerge.loading.paths import first_line
+from prumerge.loading.sources import read_settings
+from prumerge.loading.weights import reading
 
 
 def open_folder(folder: str | Path, **options: Any) -> tuple[Any, LlavaProcessor]:
@@ -81,7 +64,7 @@ def read(folder: str | Path, vision_config: Any = None, **options: Any) -> Llava
 
 def _config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_settings(path) if path.is_file() else {}
 
 
 def _files(folder: Path) -> list[Path]:
@@ -89,9 +72,13 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _weights(file: Path) -> dict[str, Tensor]:
-    if file.suffix == ".safetensors":
-        return load_file(file)
-    return torch.load(file, map_location="cpu", weights_only=True)
+    with reading(str(file)):
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+    if not isinstance(weights, dict) or not all(isinstance(one, Tensor) for one in weights.values()):
+        raise PrumergeError(f"{str(file)!r} holds no weights by their names")
+    return weights
 
 
 def _tokenizer(folder: Path, model: Any) -> Any:
@@ -99,10 +86,9 @@ def _tokenizer(folder: Path, model: Any) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # whatever a package that reads vocabularies raises, or is not there to raise
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise PrumergeError(
-            f"{str(folder)!r} has no tokenizer that can be read ({first}); add the tokenizer.json of its "
-            "language model"
+            f"{str(folder)!r} has no tokenizer that can be read ({first_line(error)}); add the "
+            "tokenizer.json of its language model"
         ) from error
     tokenizer.add_tokens(AddedToken("<image>", special=True, normalized=False))
     token = tokenizer.convert_tokens_to_ids("<image>")

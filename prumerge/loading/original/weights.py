@@ -24,9 +24,13 @@ from prumerge.loading.architectures import (
     MoELlavaForConditionalGeneration,
 )
 from prumerge.loading.original.names import renamed
+from prumerge.loading.paths import first_line
+from prumerge.loading.sources import find
+from prumerge.loading.weights import check_weights, reading
 
 # Which language model an architecture of the original layout holds, by the word in its name.
 _LANGUAGE = {"Llama": "llama", "Mistral": "mistral", "Phi": "phi", "Qwen": "qwen2", "Stable": "stablelm"}
+_WORDS = "model.language_model.embed_tokens.weight"
 _PROJECTORS = ("mlp2x_gelu", "ldpnet", "ldpnetv2")
 _EXPERT = re.compile(r"model\.language_model\.layers\.(\d+)\.mlp\.experts\.\d+\.(?:fc1|gate_proj)\.weight$")
 
@@ -46,36 +50,36 @@ def from_weights(
     **options: Any,
 ) -> LlavaForConditionalGeneration:
     """As `read`, from what the files hold; a tower that is named by a relative path is in `folder`."""
+    name = str(folder or "in memory")
+    access: dict[str, Any] = {
+        key: options[key] for key in ("cache_dir", "token", "local_files_only") if key in options
+    }
     made = {renamed(name): tensor for name, tensor in weights.items()}
     made = {name: one for name, one in made.items() if not name.endswith(("position_ids", "inv_freq"))}
     architecture, settings = _architecture(config, made)
     tower = _tower(config, folder)
-    vision = vision_config or _vision_config(config, tower)
-    if not any(name.startswith("model.vision_tower.") for name in made):
-        made |= _tower_weights(tower, vision)
-    for name in ("model.language_model.embed_tokens.weight", "lm_head.weight", "lm_head.bias"):
-        if name in made:  # one row more, for the placeholder, whose embedding is never read
-            made[name] = torch.cat([made[name], torch.zeros_like(made[name][:1])])
-    if settings["text_config"].tie_word_embeddings:
-        made.setdefault("lm_head.weight", made["model.language_model.embed_tokens.weight"])
+    vision = vision_config or _vision_config(config, tower, access)
+    if not any(key.startswith("model.vision_tower.") for key in made):
+        made |= _tower_weights(tower, vision, access)
+    for key in (_WORDS, "lm_head.weight", "lm_head.bias"):
+        if key in made:  # one row more, for the placeholder, whose embedding is never read
+            made[key] = torch.cat([made[key], torch.zeros_like(made[key][:1])])
+    if settings["text_config"].tie_word_embeddings and _WORDS in made:
+        made.setdefault("lm_head.weight", made[_WORDS])
     selected = _given(config, "mm_vision_select_feature", "vision_feature_select_strategy")
-    whole = architecture.config_class(
-        **settings,
-        vision_config=vision,
-        vision_feature_select_strategy=(
-            "full" if selected == "cls_patch" or vision.model_type != "clip_vision_model" else "default"
-        ),
-    )
-    options = {"dtype": next(iter(made.values())).dtype, **options}
-    model, told = architecture.from_pretrained(
-        None, config=whole, state_dict=made, output_loading_info=True, **options
-    )
-    missing, unknown = sorted(told["missing_keys"]), sorted(told["unexpected_keys"])
-    if missing or unknown:
-        raise PrumergeError(
-            f"the checkpoint does not fit: {len(missing)} weights are missing ({', '.join(missing[:2])}), "
-            f"{len(unknown)} are unknown ({', '.join(unknown[:2])})"
+    with reading(name):
+        whole = architecture.config_class(
+            **settings,
+            vision_config=vision,
+            vision_feature_select_strategy=(
+                "full" if selected == "cls_patch" or vision.model_type != "clip_vision_model" else "default"
+            ),
         )
+        options = {"dtype": next(iter(made.values())).dtype, "ignore_mismatched_sizes": True, **options}
+        model, told = architecture.from_pretrained(
+            None, config=whole, state_dict=made, output_loading_info=True, **options
+        )
+    check_weights(name, told)
     model.generation_config.suppress_tokens = [whole.image_token_index]  # a placeholder is never an answer
     return model.eval()
 
@@ -111,16 +115,24 @@ def _given(config: Mapping[str, Any], *names: str) -> Any:
 
 def _text_config(config: Mapping[str, Any]) -> Any:
     if "text_config" in config:
-        return AutoConfig.for_model(**config["text_config"])
+        return _configuration("text_config", config["text_config"])
     architecture = (config.get("architectures") or [""])[0]
-    kind = next((kind for word, kind in _LANGUAGE.items() if word in architecture), None)
+    kind = next((kind for word, kind in _LANGUAGE.items() if word in str(architecture)), None)
     if kind is None:
         raise PrumergeError(
             f"the language model of {architecture!r} is not read; there are: {', '.join(_LANGUAGE.values())}"
         )
-    return AutoConfig.for_model(
-        kind, **{name: value for name, value in config.items() if name != "model_type"}
-    )
+    return _configuration("config.json", {**config, "model_type": kind})
+
+
+def _configuration(named: str, settings: Any) -> Any:
+    """What some settings of a config.json describe, as Transformers' own configuration."""
+    try:
+        return AutoConfig.for_model(**settings)
+    except Exception as error:  # whatever a class raises whose settings have wrong types
+        raise PrumergeError(
+            f"the checkpoint's {named} describes no model that Transformers knows ({first_line(error)})"
+        ) from error
 
 
 def _tower(config: Mapping[str, Any], folder: Path | None) -> str:
@@ -130,9 +142,9 @@ def _tower(config: Mapping[str, Any], folder: Path | None) -> str:
     return str(inside) if inside is not None and inside.is_dir() else name
 
 
-def _vision_config(config: Mapping[str, Any], tower: str) -> Any:
+def _vision_config(config: Mapping[str, Any], tower: str, access: dict[str, Any]) -> Any:
     if "vision_config" in config:
-        return AutoConfig.for_model(**config["vision_config"])
+        return _configuration("vision_config", config["vision_config"])
     if tower.endswith("clip-vit-large-patch14-336"):
         return CLIPVisionConfig(
             hidden_size=1024,
@@ -144,7 +156,7 @@ def _vision_config(config: Mapping[str, Any], tower: str) -> Any:
             projection_dim=768,
         )
     try:
-        found = AutoConfig.from_pretrained(tower)
+        found = AutoConfig.from_pretrained(find(tower, dict(access)).name, **access)
     except (OSError, ValueError) as error:
         raise PrumergeError(
             f"the tower {tower!r} is only named and cannot be reached; pass its configuration as "
@@ -153,12 +165,12 @@ def _vision_config(config: Mapping[str, Any], tower: str) -> Any:
     return getattr(found, "vision_config", found)
 
 
-def _tower_weights(tower: str, vision: Any) -> dict[str, Tensor]:
+def _tower_weights(tower: str, vision: Any, access: dict[str, Any]) -> dict[str, Tensor]:
     """Those of the tower that a checkpoint only names, under Transformers' names."""
     with torch.device("meta"):
         kind = type(AutoModel.from_config(vision))
     try:
-        found = kind.from_pretrained(tower, config=vision, dtype="auto")
+        found = kind.from_pretrained(find(tower, dict(access)).name, config=vision, dtype="auto", **access)
     except (OSError, ValueError) as error:
         raise PrumergeError(
             f"the checkpoint holds no vision tower, and {tower!r} cannot be reached; add the tower's weights "
