@@ -7,16 +7,14 @@ method  = name [":" option "=" value ("," option "=" value)*]
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields
-from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
 from prumerge.catalogue import added, names
 from prumerge.compose import Chain, OverFrames
-from prumerge.errors import PrumergeError
+from prumerge.errors import PrumergeError, unknown
 from prumerge.reducer import Reducer
 
 
@@ -64,14 +62,6 @@ def with_keep(spec: str, keep: int | float | str) -> str:
     before, plus, last = spec.rpartition("+")
     method, at, frames = last.partition("@")
     return f"{before}{plus}{method}{',' if ':' in method else ':'}keep={keep}{at}{frames}"
-
-
-def unknown(what: str, name: str, known: Sequence[str]) -> str:
-    """The sentence for a name that is not among those there are: with the nearest one, if one is near."""
-    near = get_close_matches(name.lower(), known, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    said = name if len(name) <= 60 else f"{name[:60]}..."
-    return f"there is no {what} {said!r}; choose one of: {', '.join(known)}{hint}"
 
 
 def _part(text: str) -> Reducer:

@@ -6,14 +6,25 @@ The first line holds the settings; the same file continues only under the same s
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from prumerge.errors import PrumergeError
+from prumerge.errors import PrumergeError, short, unknown
+
+# What each benchmark is scored by, and the public benchmark that it mirrors.
+MEASURES = {
+    "attribute": ("VQA accuracy", "VQAv2"),
+    "choice": ("accuracy", "ScienceQA"),
+    "reading": ("VQA accuracy", "TextVQA"),
+    "existence": ("mean F1 of 3 splits", "POPE"),
+    "perception": ("accuracy + acc+, summed over subtasks", "MME"),
+    "circular": ("all rotations right", "MMBench"),
+    "video": ("accuracy", "clips of 8 frames"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,11 +64,12 @@ class Log:
     """A file of records: read what is there, append what is new."""
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        """Raises ValueError if the file was made with other settings or is no such file."""
+        """Raises PrumergeError if the file was made with other settings, is no such file, or is not to be
+        written to."""
         self.path = path
         self.records: list[Record] = []
         header = _line({"settings": settings})
-        data = path.read_bytes() if path.is_file() else b""
+        data = _bytes(path) if path.exists() else b""
         whole = data[: data.rfind(b"\n") + 1]
         self.repaired = len(data) - len(whole)
         """Bytes of an unfinished last line that were cut off."""
@@ -71,39 +83,88 @@ class Log:
                 raise PrumergeError(
                     f"{path} was made with other settings ({changes}); choose another --output"
                 )
-        if self.repaired:
-            os.truncate(path, len(whole))
+        if path.exists():
+            with self._writing() as file:
+                file.truncate(len(whole))
         self._header = b"" if whole else header  # goes before the first answer
 
     def append(self, record: Record) -> None:
-        """Write one answer through to the file. OSError names the file and what is safe in it."""
+        """Write one answer through to the file. PrumergeError names the file and what is safe in it."""
+        with self._writing() as file:
+            file.write(self._header + _line(asdict(record)))
+        self._header = b""
+        self.records.append(record)
+
+    @contextmanager
+    def _writing(self) -> Iterator[BinaryIO]:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
-                file.write(self._header + _line(asdict(record)))
+                yield file
         except OSError as error:
-            safe = f"; {len(self.records)} answers are safe in it, the same command goes on from there"
-            raise OSError(
-                f"{self.path} cannot be written ({error.strerror}){safe if self.records else ''}"
+            safe = f"{len(self.records)} answers are safe in it, the same command goes on from there"
+            raise PrumergeError(
+                f"{self.path} cannot be written ({error.strerror}); "
+                f"{safe if self.records else 'choose another --output'}"
             ) from error
-        self._header = b""
-        self.records.append(record)
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Record]]:
     """Settings and records of a finished or interrupted run; an unfinished last line is passed over.
 
-    Raises ValueError if it is no such file.
+    Raises PrumergeError if it is no such file, naming the line.
     """
     if not path.is_file():
-        raise PrumergeError(f"there are no answers at {str(path)!r}")
-    first, *rest = path.read_bytes().split(b"\n")[:-1] or [b""]
-    try:
-        settings, records = json.loads(first)["settings"], [Record(**json.loads(line)) for line in rest]
-    except (ValueError, KeyError, TypeError) as error:
-        raise PrumergeError(f"{str(path)!r} is no file of answers ({error})") from None
+        raise PrumergeError(f"there are no answers at {str(path)!r}; name a folder that `evaluate` wrote")
+    first, *rest = _bytes(path).split(b"\n")[:-1] or [b""]
+    header = _parsed(first)
+    settings = header.get("settings") if isinstance(header, dict) else None
+    if not isinstance(settings, dict):
+        raise PrumergeError(
+            f"{str(path)!r} is no file of answers: line 1 holds no settings; name one that `evaluate` wrote"
+        )
+    records = [_record(line, f"{path}, line {number}") for number, line in enumerate(rest, 2)]
     # Two runs at once may have asked the same.
     return settings, list({record.key: record for record in records}.values())
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PrumergeError(f"{str(path)!r} cannot be read ({error.strerror}); name another") from None
+
+
+def _parsed(line: bytes) -> Any:
+    """What a line holds; None where it is no JSON."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _record(line: bytes, place: str) -> Record:
+    """The answer in a line; PrumergeError, saying what is wrong with it, if it holds none."""
+    value = _parsed(line)
+    if not isinstance(value, dict):
+        shown = short(line.decode(errors="replace"), 30)
+        raise PrumergeError(f"{place}: {shown!r} is no answer; take the line out, or run evaluate anew")
+    known = {field.name: _KINDS[str(field.type)] for field in fields(Record)}
+    for name in (*known, *value):
+        if name not in known or name not in value:
+            state = "is not known" if name not in known else "is missing"
+            raise PrumergeError(f"{place}: {short(name)!r} {state}; take the line out, or run evaluate anew")
+        if not isinstance(value[name], known[name]) or isinstance(value[name], bool):
+            raise PrumergeError(
+                f"{place}: {name} cannot be {short(repr(value[name]), 30)}; take the line out, or run "
+                "evaluate anew"
+            )
+    if value["benchmark"] not in MEASURES:
+        raise PrumergeError(f"{place}: {unknown('benchmark', value['benchmark'], list(MEASURES))}")
+    return Record(**value)
+
+
+_KINDS: dict[str, Any] = {"str": str, "int": int, "float": (int, float)}
 
 
 def by_method(records: Iterable[Record]) -> dict[str, list[Record]]:

@@ -1,20 +1,20 @@
-"""From records to a table: scores, tokens, paired comparisons; as text, CSV, JSON and a picture."""
+"""From records to a table: scores, tokens, paired comparisons; as text, CSV and JSON."""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from functools import partial
 from itertools import product
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 
-from prumerge.evaluate.records import Record
+from prumerge.evaluate.records import MEASURES, Record
 from prumerge.evaluate.scoring import accuracy, all_right, f1, mme, score, yes_or_no
 from prumerge.evaluate.statistics import Comparison, compare, holm
 
@@ -39,20 +39,11 @@ class Row:
     reduce_ms: float
     prefill_ms: float
     decode_ms: float
+    spec: str = ""
+    """The reducer that ran; its `keep` is smaller than the budget where it makes tokens beside it."""
 
 
 BLIND = "blind"
-
-# What each benchmark is scored by, and the public benchmark that it mirrors.
-MEASURES = {
-    "attribute": ("VQA accuracy", "VQAv2"),
-    "choice": ("accuracy", "ScienceQA"),
-    "reading": ("VQA accuracy", "TextVQA"),
-    "existence": ("mean F1 of 3 splits", "POPE"),
-    "perception": ("accuracy + acc+, summed over subtasks", "MME"),
-    "circular": ("all rotations right", "MMBench"),
-    "video": ("accuracy", "clips of 8 frames"),
-}
 
 
 def measure(benchmark: str, records: Sequence[Record]) -> float:
@@ -110,6 +101,28 @@ def complete(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.questions == most]
 
 
+def few(rows: Sequence[Row], least: int = 100) -> str:
+    """What to think of a run of few questions; nothing where there are enough."""
+    each = max(row.questions for row in rows) // max(1, len(columns(rows)))
+    if each >= least:
+        return ""
+    return (
+        f"{each} questions in each benchmark are few: a single answer moves its score by {100 / each:.1f} "
+        "points; ask more by --questions before you believe a difference."
+    )
+
+
+def beside_keep(rows: Sequence[Row]) -> list[str]:
+    """For methods that hand over more tokens than their `keep`: what makes up their budgets."""
+    made: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        method, _, budget = row.method.rpartition("@")
+        keep = re.search(r"keep=(\d+)(?:@\w+)?$", row.spec)
+        if keep and budget.isdecimal() and 0 < (more := int(budget) - int(keep[1])) < int(budget):
+            made[method].append(f"@{budget} is keep={keep[1]} and {more} for the rest")
+    return [f"{method}: {', '.join(budgets)}." for method, budgets in made.items()]
+
+
 def _row(method: str, records: Sequence[Record], base: dict[str, float]) -> Row:
     kept = [record.tokens_kept for record in records]
     both = [record for record in records if record.id in base]
@@ -129,6 +142,7 @@ def _row(method: str, records: Sequence[Record], base: dict[str, float]) -> Row:
         reduce_ms=fmean(record.reduce_ms for record in records),
         prefill_ms=fmean(record.prefill_ms for record in records),
         decode_ms=fmean(record.decode_ms for record in records),
+        spec=records[0].spec,
     )
 
 
@@ -198,41 +212,6 @@ def as_csv(rows: Sequence[Row]) -> str:
         gap = astuple(row.against_none) if row.against_none else [""] * len(gaps)
         writer.writerow([row.method, row.questions, *tokens, *scores, row.accuracy, *gap])
     return out.getvalue()
-
-
-def pareto(rows: Sequence[Row]) -> Any:
-    """Accuracy against visual tokens as a matplotlib Figure; a line joins the budgets of one method."""
-    from matplotlib.figure import Figure
-
-    rows = complete(rows)
-    levels = {"none": ("--", "none (all tokens)"), BLIND: (":", "blind (one answer for all)")}
-    families = dict.fromkeys(row.method.rpartition("@")[0] or row.method for row in rows)
-    many = len(families) > 10
-    figure = Figure(figsize=(9, 5.5) if many else (7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for place, name in enumerate(families):
-        points = sorted(
-            (r.tokens, r.accuracy) for r in rows if (r.method.rpartition("@")[0] or r.method) == name
-        )
-        if name in levels:
-            style, label = levels[name]
-            axes.axhline(points[0][1], color="black", linewidth=1, linestyle=style, label=label)
-        else:
-            colour, marker = f"C{place % 10}", "os^Dv"[place // 10 % 5]
-            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, label=name)
-    axes.set(xlabel="visual tokens (mean)", ylabel="% of questions right", xscale="log")
-    ticks: list[int] = []
-    for tokens in sorted({round(row.tokens) for row in rows if row.method not in levels}):
-        if not ticks or tokens > 1.2 * ticks[-1]:  # one legible label for budgets that are close
-            ticks.append(tokens)
-    axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
-    axes.minorticks_off()
-    axes.spines[["top", "right"]].set_visible(False)
-    if many:
-        figure.legend(frameon=False, loc="outside right upper")
-    else:
-        axes.legend(frameon=False)
-    return figure
 
 
 def _corrected(rows: list[Row]) -> list[Row]:

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from prumerge.errors import PrumergeError
+from prumerge.errors import PrumergeError, short, unknown
 
 _DATA = Path(__file__).parent / "models.json"
 _Config = Mapping[str, Any]
@@ -165,17 +165,15 @@ def model(name: str) -> Model:
     if name in presets():
         return read(presets()[name]["config"], name)
     path = Path(name)
-    if path.is_dir():
-        path /= "config.json"
-    if not path.is_file():
-        raise PrumergeError(
-            f"there is no model {name!r}; "
-            f"choose from: {', '.join(names())}, or give the path of a config.json"
-        )
     try:
+        path = path / "config.json" if path.is_dir() else path
+        if not path.is_file():
+            raise PrumergeError(unknown("model", name, names(), instead="give the path of a config.json"))
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise PrumergeError(f"{str(path)!r} is no JSON: {error}") from None
+    except OSError as error:
+        raise PrumergeError(f"{short(str(path))!r} cannot be read ({error.strerror}); name another") from None
     if not isinstance(config, dict):
         raise PrumergeError(f"{str(path)!r} is no model's config.json")
     return read(config, path.parent.name if path.name == "config.json" else path.stem)

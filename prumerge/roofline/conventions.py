@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prumerge.errors import PrumergeError
+from prumerge.errors import PrumergeError, unknown
 from prumerge.roofline.configs import LanguageModel
 from prumerge.roofline.cost import Op
 
@@ -29,7 +29,7 @@ FORMULAS = {
 
 def check(name: str) -> str:
     if name not in FORMULAS:
-        raise PrumergeError(f"there is no convention {name!r}; choose from: {', '.join(FORMULAS)}")
+        raise PrumergeError(unknown("convention", name, list(FORMULAS)))
     return name
 
 

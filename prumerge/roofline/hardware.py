@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
-from prumerge.errors import PrumergeError
+from prumerge.errors import PrumergeError, unknown
 
 _DATA = Path(__file__).parent / "machines.json"
 
@@ -56,9 +56,7 @@ def machine(name: str) -> Machine:
     """A preset by its name."""
     known = _read()
     if (key := name.strip().lower()) not in known:
-        raise PrumergeError(
-            f"there is no machine {name!r}; choose from: {', '.join(known)}, or use --calibrate"
-        )
+        raise PrumergeError(unknown("machine", name, list(known), instead="use --calibrate"))
     return known[key]
 
 

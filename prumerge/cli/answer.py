@@ -1,0 +1,72 @@
+"""`prumerge answer`: one question about a picture or a clip."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from prumerge.cli import options as shared
+from prumerge.cli.output import note, print_json, print_table, status
+
+
+def answer(
+    media: shared.MediaArgument = None,
+    question: Annotated[str | None, typer.Argument(help="What to ask about it.", show_default=False)] = None,
+    video: Annotated[str | None, typer.Option(help="In place of MEDIA a clip.")] = None,
+    sample: shared.SampleOption = None,
+    frames: shared.FramesOption = None,
+    model: shared.ModelOption = "tiny",
+    reducer: shared.ReducersOption = "prumerge",
+    keep: shared.KeepOption = None,
+    positions: shared.PositionsOption = "compact",
+    separators: shared.SeparatorsOption = "keep",
+    size_bias: shared.SizeBiasOption = False,
+    relevance_model: shared.RelevanceOption = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Ask the untouched model as well.")] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 64,
+    device: shared.DeviceOption = "auto",
+    as_json: shared.JsonOption = False,
+) -> None:
+    """Ask about a picture or a clip, with few visual tokens."""
+    path, text = shared.subject(media, question, video, sample)
+    with status("loading"):
+        from prumerge.cli.model import ask, open_media, open_model, tokens_left, unknown_words
+
+        methods = shared.methods_of(reducer, keep)
+        options = shared.options_of(positions, separators, size_bias)
+        shown = open_media(path, frames)
+        loaded, processor = open_model(model, device)
+        if relevance_model is not None:
+            clip = shared.ClipRelevance(relevance_model, methods, loaded.device)
+            options = replace(options, relevance=clip(text))
+    if model == "tiny" and (words := unknown_words(processor, text)):
+        note(
+            f"the embedded model does not know {', '.join(map(repr, words))}: it learned about 220 words on "
+            "drawn scenes, such as `prumerge samples` writes; ask another by --model"
+        )
+    asked = [None, *methods] if compare else list(methods)
+    with status("answering"):
+        if len(asked) > 1:  # the first call of each shape pays for memory and kernels
+            for each in asked:
+                ask(loaded, processor, shown, text, each, options, max_new_tokens=1)
+        answers = [ask(loaded, processor, shown, text, each, options, max_new_tokens) for each in asked]
+    if as_json:
+        rows = [vars(one) for one in answers]
+        print_json(rows if len(asked) > 1 else rows[0])
+    elif len(asked) == 1:
+        print(answers[0].answer)
+    else:
+        available = round(max(one.visual_tokens for one in answers))
+        names = ("", "answer", "visual tokens", "encode ms", "reduce ms", "prefill ms", "decode ms")
+        table = [
+            [
+                one.method,
+                one.answer,
+                tokens_left(one.visual_tokens, method, available),
+                *(f"{time:.1f}" for time in (one.encode_ms, one.reduce_ms, one.prefill_ms, one.decode_ms)),
+            ]
+            for one, method in zip(answers, asked, strict=True)
+        ]
+        print_table(names, table)

@@ -1,0 +1,27 @@
+"""`prumerge families`: which models can be reduced, and how each is read."""
+
+from __future__ import annotations
+
+from prumerge.cli import options as shared
+from prumerge.cli.output import print_json, print_list
+
+
+def families(as_json: shared.JsonOption = False) -> None:
+    """List the model families, and how each is read."""
+    from dataclasses import asdict
+
+    from prumerge.supported import all_facts
+
+    found = all_facts()
+    if as_json:
+        print_json([asdict(one) for one in found])
+        return
+    print_list(
+        [
+            (
+                one.name,
+                f"{one.summary} Takes {one.takes}; attention: {one.attention}; reduced {one.reduced}.",
+            )
+            for one in found
+        ]
+    )

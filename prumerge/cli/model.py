@@ -1,0 +1,158 @@
+"""What commands do with a model: load it, show it something, ask it, look at what a method keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prumerge.errors import PrumergeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL.Image import Image
+
+    from prumerge.generate.answer import Answer
+    from prumerge.pipeline.options import Options
+    from prumerge.reducer import LayerReducer, Reducer
+    from prumerge.tokens import Reduction, VisualTokens
+
+
+def open_model(name: str, device: str) -> tuple[Any, Any]:
+    """A model and its processor, on a device; PrumergeError if there is no such device."""
+    import torch
+
+    from prumerge.loading.load import load
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+        found = device.partition(":")[0] != "meta"  # which holds no values
+    except (RuntimeError, AssertionError, NotImplementedError):
+        found = False
+    if not found:
+        raise PrumergeError(f"there is no device {device!r} to run on; take cpu, cuda, or auto")
+    model, processor = load(name)
+    return model.to(device), processor
+
+
+def open_media(path: Path, frames: int | None) -> Image | list[Image]:
+    """A picture, or the frames of a clip; PrumergeError if frames are asked of a picture."""
+    from prumerge.loading.clips import FRAMES, VIDEOS, open_clip
+    from prumerge.loading.images import open_image
+
+    if path.is_dir() or path.suffix.lower() in VIDEOS or _is_animated(path):
+        return open_clip(path, frames or FRAMES)
+    picture = open_image(path)
+    if frames is not None:
+        raise PrumergeError(f"{str(path)!r} is one picture, which has no frames; leave --frames out")
+    return picture
+
+
+def _is_animated(path: Path) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            return getattr(opened, "n_frames", 1) > 1
+    except Exception:  # the one who opens it says what is wrong
+        return False
+
+
+def ask(
+    model: Any,
+    processor: Any,
+    media: Image | Sequence[Image],
+    question: str,
+    method: Reducer | None,
+    options: Options,
+    max_new_tokens: int = 64,
+) -> Answer:
+    """One question, answered; without a method by the untouched model."""
+    from prumerge.generate.answer import answer
+
+    if options.positions != "compact" or options.separators != "keep":
+        raise PrumergeError("--positions and --separators are not answered with yet; leave them out")
+    return answer(
+        model,
+        processor,
+        media,
+        question,
+        method,
+        max_new_tokens=max_new_tokens,
+        relevance=options.relevance,
+        size_bias=options.size_bias,
+    )
+
+
+def look(
+    model: Any,
+    processor: Any,
+    media: Image | Sequence[Image],
+    method: Reducer,
+    question: str = "",
+    options: Options | None = None,
+) -> tuple[VisualTokens, Reduction]:
+    """The visual tokens of a picture or clip, and what becomes of its patches until the last layer reads."""
+    import torch
+
+    from prumerge.compose import Chain
+    from prumerge.loading.prompts import prepare
+    from prumerge.pipeline.options import Options
+    from prumerge.pipeline.reduce import select
+    from prumerge.spec import make
+
+    options = options or Options()
+    *parts, last = method.parts
+    inside = last.place == "language model"
+    before = method if not inside else Chain(chain=tuple(parts)) if parts else make("none")
+    inputs = prepare(processor, media, question).to(model.device)
+    with torch.inference_mode():
+        clip = isinstance(media, list)
+        tokens, reduction = select(model, inputs, before, clip=clip, relevance=options.relevance)[0]
+    if inside:
+        stages: list[Reduction] = []
+        watched = _watched(last, stages)
+        chain = Chain(chain=(*parts, watched)) if parts else watched
+        ask(model, processor, media, question, chain, options, max_new_tokens=1)
+        if not stages:
+            raise PrumergeError(f"{method} does not say what it keeps; ask it by `prumerge answer`")
+        for stage in stages:
+            reduction = stage.after(reduction, len(tokens), tokens.class_tokens)
+    return tokens, tokens.whole(reduction)
+
+
+def _watched(method: Any, stages: list[Reduction]) -> LayerReducer:
+    """The same method, whose decisions at its stages are noted."""
+    kind: Any = type(method)
+
+    class Watched(kind):
+        def __call__(self, tokens: VisualTokens) -> Reduction:
+            reduction = super().__call__(tokens)
+            if self.positions == "original":  # the order in which they are read on
+                reduction = reduction.rows(reduction.index.argsort(stable=True))
+            stages.append(reduction)
+            return reduction
+
+    Watched.__module__, Watched.__qualname__ = kind.__module__, kind.__qualname__
+    return Watched(**vars(method))
+
+
+def tokens_left(count: float, method: Reducer | None, available: int) -> str:
+    """A number of visual tokens; where a method makes more than its `keep`, such as PruMerge one for all the
+    rest, with what is beside `keep`."""
+    last = method.parts[-1] if method else None
+    if last is None or last.keep is None or "before" not in last.place:
+        return f"{count:g}"
+    keep = last.count(available)
+    return f"{count:g} (keep {keep} + {count - keep:g})" if 0 < count - keep < available else f"{count:g}"
+
+
+def unknown_words(processor: Any, question: str) -> list[str]:
+    """The words of a question that the tokenizer spells letter by letter: the model never learned them."""
+    tokenizer = processor.tokenizer
+    reading = tokenizer.backend_tokenizer
+    words = reading.pre_tokenizer.pre_tokenize_str(reading.normalizer.normalize_str(question))
+    known = tokenizer.get_vocab()
+    return list(dict.fromkeys(word for word, _ in words if word.isalpha() and word not in known))

@@ -1,0 +1,76 @@
+"""What `prumerge evaluate` and `prumerge rescore` make of answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prumerge.cli.output import need, print_json, print_table, say, written
+from prumerge.errors import PrumergeError, unknown
+
+if TYPE_CHECKING:
+    from prumerge.evaluate.records import Record
+    from prumerge.evaluate.report import Row
+
+CHARTS = ("png", "pdf", "svg")
+
+
+def check(chart: str) -> None:
+    """Raise PrumergeError, before any work is done, for what would keep reports from being written."""
+    need("scipy", "evaluate")
+    need("matplotlib", "evaluate")
+    if chart not in CHARTS:
+        raise PrumergeError(unknown("kind of chart", chart, CHARTS))
+
+
+def report(folder: Path, records: Sequence[Record], chart: str, as_json: bool) -> None:
+    """Write table.csv, summary.json and pareto.png, and print the table."""
+    from dataclasses import asdict
+
+    from prumerge.evaluate.charts import pareto
+    from prumerge.evaluate.records import by_method
+    from prumerge.evaluate.report import as_csv, beside_keep, complete, few, rivals, summarise
+
+    if not records:
+        raise PrumergeError(f"there are no answers in {str(folder)!r} yet; run prumerge evaluate")
+    groups = by_method(records)
+    rows, pairs = summarise(groups), rivals(groups)
+    summary = {"methods": [asdict(row) for row in rows], "rivals": [asdict(pair) for pair in pairs]}
+    files = {"table.csv": as_csv(rows), "summary.json": json.dumps(summary, indent=2) + "\n"}
+    for name, text in files.items():
+        with written(folder / name) as draft:
+            draft.write_text(text, encoding="utf-8")
+    figure = pareto(rows)
+    with written(folder / f"pareto.{chart}") as draft:
+        figure.savefig(draft, dpi=150)
+    if as_json:
+        print_json(summary)
+        return
+    _print_rows(rows)
+    say(*(pair.sentence() for pair in pairs), *beside_keep(rows))
+    if len(complete(rows)) < len(rows):
+        asked = ", ".join(f"{row.method} {row.questions}" for row in rows)
+        say(f"Not all were asked the same questions ({asked}): only differences compare like with like.")
+    if warning := few(rows):
+        say(warning)
+    say(f"answers, table.csv, summary.json and pareto.{chart} are in {folder}")
+
+
+def _print_rows(rows: Sequence[Row]) -> None:
+    """What is right and what is lost first, then each benchmark by its own measure."""
+    from prumerge.evaluate.report import columns
+
+    names = columns(rows)
+    table = []
+    for row in rows:
+        gap = row.against_none
+        spread = f" ({row.tokens_low:.0f}-{row.tokens_high:.0f})" if row.tokens_low < row.tokens_high else ""
+        lost = ("", "", "")
+        if gap:
+            interval = f"{gap.difference:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]"
+            lost = (interval, f"{gap.p:.2g}", f"{gap.flips:.1f}")
+        scores = [f"{row.scores[name]:.1f}" if name in row.scores else "" for name in names]
+        table.append([row.method, f"{row.tokens:.0f}{spread}", f"{row.accuracy:.1f}", *lost, *scores])
+    print_table(("method", "tokens", "% right", "against none", "p", "flips %", *names), table)
