@@ -60,7 +60,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'prumerge' has no attribute {name!r}")
-    return getattr(import_module(f"prumerge.{_HOMES[name]}"), name)
+    value = globals()[name] = getattr(import_module(f"prumerge.{_HOMES[name]}"), name)
+    return value
 
 
 def __dir__() -> list[str]:

@@ -152,7 +152,8 @@ class Placed:
     @classmethod
     def of(cls, method: Reducer) -> Placed:
         """The parts of a method, a chain's or its own."""
-        tower, before, layers = ([part for part in method.parts if part.place == place] for place in PLACES)
+        parts = method.parts
+        tower, before, layers = ([part for part in parts if part.place == place] for place in PLACES)
         return cls(
             tower=cast(TowerReducer, tower[0]) if tower else None,
             before=(Chain(chain=tuple(before)) if len(before) > 1 else before[0]) if before else None,

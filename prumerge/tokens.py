@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import torch
@@ -141,7 +141,7 @@ class VisualTokens(Scores):
         """Visual tokens of this picture before any reduction: one for each patch, merged or not."""
         return len(self) if self.merged is None else len(self.merged.source)
 
-    @property
+    @cached_property
     def placeholders(self) -> int:
         """Placeholders of this picture in the processor's prompt: patches, and what stands between them."""
         return self.patches + (0 if self.separators is None else len(self.separators.at))

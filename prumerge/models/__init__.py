@@ -9,6 +9,7 @@ Files that begin with an underscore hold what families share.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -22,6 +23,7 @@ from prumerge.supported import families
 __all__ = ["Family", "check_sees", "families", "family_of", "unwrap"]
 
 
+@cache
 def family_of(model_type: str) -> Family:
     """The adapter of a family; PrumergeError, naming the supported ones, if there is none."""
     name = model_type.replace("-", "_")

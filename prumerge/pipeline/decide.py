@@ -70,24 +70,24 @@ def decide(
     else:
         # In full precision: under autocast a picture would keep other tokens in training than in use.
         with torch.autocast(pictures[0].features.device.type, enabled=False):
-            reductions = method.decide(pictures)
-    for tokens, reduction in zip(pictures, reductions, strict=True):
-        _check_shape(method, tokens, reduction)
+            reductions = [method(pictures[0])] if len(pictures) == 1 else method.decide(pictures)
+    _check_shapes(method, pictures, reductions)
     places = _on_cpu(pictures, [reduction.index for reduction in reductions])
-    for tokens, reduction, own in zip(pictures, reductions, places, strict=True):
-        _check_places(method, tokens, reduction, own)
+    _check_places(method, pictures, reductions, places)
     options = options or Options()
     return [_read(*one, options) for one in zip(pictures, reductions, places, strict=True)]
 
 
 def _read(tokens: VisualTokens, reduction: Reduction, index: Int[Tensor, "M"], options: Options) -> Decision:
     """How what is left of one picture is read; `index` is the reduction's, on the CPU."""
-    standing = _standing(tokens, reduction, index, options)
     if tokens.placed is None:  # any placeholders do, so the first ones
-        kept, order = torch.arange(tokens.placeholders) < len(index), None
-        if options.positions != "compact":
-            standing, order = standing.sort(stable=True)
-        return Decision(tokens, reduction, kept, standing, order)
+        kept = torch.arange(tokens.placeholders) < len(index)
+        if options.positions == "compact":
+            return Decision(tokens, reduction, kept, index)
+        return Decision(
+            tokens, reduction, kept, *_standing(tokens, reduction, index, options).sort(stable=True)
+        )
+    standing = _standing(tokens, reduction, index, options)
     between, stays = tokens.separators, None
     if between is not None:
         staying = torch.full((len(between.at),), options.separators == "keep")
@@ -150,32 +150,44 @@ def _on_cpu(
     return index
 
 
-def _check_shape(method: Reducer | None, tokens: VisualTokens, reduction: Reduction) -> None:
-    if not isinstance(reduction, Reduction):
-        raise PrumergeError(f"{method} returned {type(reduction).__name__}; a method returns a Reduction")
-    index, weights, available = reduction.index, reduction.weights, len(tokens)
-    if index.dtype != torch.long or index.ndim != 1:
-        raise PrumergeError(
-            f"{method} returned an index of {str(index.dtype).removeprefix('torch.')} with shape "
-            f"{tuple(index.shape)}; it must be the places of the tokens that stay, int64 in one row "
-            "(of a mask: mask.nonzero()[:, 0])"
-        )
-    if not 0 < len(index) <= available:
-        raise PrumergeError(f"{method} made {len(index)} tokens of {available}; it must be 1 to {available}")
-    if weights is not None and (len(weights) != len(index) or weights.shape[1] < available):
-        raise PrumergeError(
-            f"{method} returned weights of {tuple(weights.shape)}; they have a row for each of the "
-            f"{len(index)} tokens left and a column for each of the {available} patches"
-        )
+def _check_shapes(
+    method: Reducer | None, pictures: Sequence[VisualTokens], reductions: Sequence[Reduction]
+) -> None:
+    """Raise PrumergeError for what is no decision, before values are looked at."""
+    for tokens, reduction in zip(pictures, reductions, strict=True):
+        if not isinstance(reduction, Reduction):
+            raise PrumergeError(f"{method} returned {type(reduction).__name__}; a method returns a Reduction")
+        index, weights, available = reduction.index, reduction.weights, len(tokens.features)
+        if index.dtype != torch.long or index.ndim != 1:
+            raise PrumergeError(
+                f"{method} returned an index of {str(index.dtype).removeprefix('torch.')} with shape "
+                f"{tuple(index.shape)}; it must be the places of the tokens that stay, int64 in one row "
+                "(of a mask: mask.nonzero()[:, 0])"
+            )
+        if not 0 < len(index) <= available:
+            raise PrumergeError(
+                f"{method} made {len(index)} tokens of {available}; it must be 1 to {available}"
+            )
+        if weights is not None and (len(weights) != len(index) or weights.shape[1] < available):
+            raise PrumergeError(
+                f"{method} returned weights of {tuple(weights.shape)}; they have a row for each of the "
+                f"{len(index)} tokens left and a column for each of the {available} patches"
+            )
 
 
 def _check_places(
-    method: Reducer | None, tokens: VisualTokens, reduction: Reduction, index: Int[Tensor, "M"]
+    method: Reducer | None,
+    pictures: Sequence[VisualTokens],
+    reductions: Sequence[Reduction],
+    places: Sequence[Int[Tensor, "_"]],
 ) -> None:
-    low, high = (int(each) for each in index.aminmax())
-    if low < 0 or high >= len(tokens):
-        raise PrumergeError(
-            f"{method} returned an index from {low} to {high}; places are 0 to {len(tokens) - 1}"
-        )
-    if reduction.weights is None and len(index.unique()) < len(index):
-        raise PrumergeError(f"{method} returned an index that names a token twice; each may stay once")
+    """Raise PrumergeError for places that are none, or taken twice."""
+    for tokens, reduction, index in zip(pictures, reductions, places, strict=True):
+        available = len(tokens.features)
+        low, high = (int(each) for each in index.aminmax())
+        if low < 0 or high >= available:
+            raise PrumergeError(
+                f"{method} returned an index from {low} to {high}; places are 0 to {available - 1}"
+            )
+        if reduction.weights is None and len(index.unique()) < len(index):
+            raise PrumergeError(f"{method} returned an index that names a token twice; each may stay once")

@@ -1,4 +1,4 @@
-"""The visual tokens of a prompt's pictures, with the words around them for methods that read."""
+"""The visual tokens of a prompt's pictures as it shows them: clips, and the words around them."""
 
 from __future__ import annotations
 
@@ -10,46 +10,28 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prumerge.compose import Placed
 from prumerge.errors import PrumergeError
 from prumerge.pipeline.options import Options, Relevance
 from prumerge.pipeline.prompt import Prompt
 from prumerge.tokens import VisualTokens
 
 
-def encode(
-    prompt: Prompt, placed: Placed | None = None, options: Options | None = None
-) -> list[VisualTokens]:
-    """The visual tokens of each picture in a prompt, or of each row's pictures as a clip; none if it shows
-    nothing. What a method does inside the vision tower is done.
-
-    Raises PrumergeError for a tower that lets no method merge, and where relevance does not fit the pictures.
-    """
-    placed, options = placed or Placed(), options or Options()
-    if prompt.modality is None:
-        return []
-    pictures = prompt.family.encode(prompt.base, prompt.inputs, placed.tower)
-    return shown(prompt, pictures, options)
-
-
 def shown(prompt: Prompt, pictures: Sequence[VisualTokens], options: Options) -> list[VisualTokens]:
-    """Pictures that are encoded already (in prompt order) as a prompt shows them: as clips if they are, with
-    the words around them, and how well they match these."""
+    """Pictures (in prompt order, as their encoder left them) as a prompt shows them: as clips if they are,
+    with how well they match its words, and with the language model's embeddings of themselves (by the
+    projector) and of the words in their row. Embeddings are computed only if a method asks.
+
+    Raises PrumergeError where pictures or relevance do not fit the prompt.
+    """
     pictures = list(pictures)
     if options.clip and prompt.modality != "video" and pictures:
-        rows = prompt.owners(pictures)
+        own = prompt.owners(pictures)
         pictures = [
-            VisualTokens.from_frames([one for one, own in zip(pictures, rows, strict=True) if own == row])
-            for row in dict.fromkeys(rows)
+            VisualTokens.from_frames([one for one, at in zip(pictures, own, strict=True) if at == row])
+            for row in dict.fromkeys(own)
         ]
     if options.relevance is not None:
         pictures = _relevant(pictures, options.relevance)
-    return with_words(prompt, pictures)
-
-
-def with_words(prompt: Prompt, pictures: Sequence[VisualTokens]) -> list[VisualTokens]:
-    """Pictures (in prompt order) that know the language model's embeddings: of themselves, by the projector,
-    and of the words in their row. Both are computed only if a method asks."""
     family, base = prompt.family, prompt.base
     embedding = prompt.model.get_input_embeddings()
 

@@ -29,6 +29,9 @@ class Prompt:
     model: PreTrainedModel
     """The Transformers model inside wrappers such as PEFT's."""
 
+    base: Any
+    """The model without its head: what a family's functions take."""
+
     family: Family
     """How models of its type are read."""
 
@@ -68,12 +71,7 @@ class Prompt:
                 f"models of type {inner.config.model_type!r} take no videos; pass the frames as pictures"
             )
         ids, mask = _on_cpu(inner, inputs, infer_padding)
-        return cls(inner, family, inputs, modality, ids, mask)
-
-    @property
-    def base(self) -> Any:
-        """The model without its head: what a family's functions take."""
-        return self.model.base_model
+        return cls(inner, inner.base_model, family, inputs, modality, ids, mask)
 
     @property
     def placeholder(self) -> int:
@@ -94,7 +92,8 @@ class Prompt:
         """
         sizes = [one.placeholders for one in pictures]
         row = self.image.nonzero()[:, 0]
-        self._matched(len(row), sum(sizes), len(sizes))
+        if len(row) != sum(sizes):
+            self._refuse(len(row), sum(sizes), len(sizes))
         ends = list(accumulate(sizes))
         rows = [(int(row[end - size]), int(row[end - 1])) for end, size in zip(ends, sizes, strict=True)]
         if any(first != last for first, last in rows):
@@ -116,7 +115,7 @@ class Prompt:
                 "pass pixel_values, as the processor returns them"
             )
 
-    @property
+    @cached_property
     def padded_on_the_right(self) -> bool:
         """Whether rows begin at one column and end where they will; rows padded on both sides do not."""
         assert self.mask is not None
@@ -132,9 +131,7 @@ class Prompt:
         known = torch.tensor([token for token in flat if token is not None], dtype=self.ids.dtype)
         return self.mask & ~self.image & ~torch.isin(self.ids, known)
 
-    def _matched(self, places: int, needed: int, pictures: int) -> None:
-        if places == needed:
-            return
+    def _refuse(self, places: int, needed: int, pictures: int) -> None:
         modality = self.modality or "image"
         what = {"image": "picture"}.get(modality, modality)
         if not places:

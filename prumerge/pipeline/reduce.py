@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from prumerge.compose import Placed
 from prumerge.errors import PrumergeError
 from prumerge.pipeline.decide import Decision, decide
-from prumerge.pipeline.encode import encode
+from prumerge.pipeline.encode import shown
 from prumerge.pipeline.options import Options
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.splice import splice
@@ -34,7 +34,10 @@ class Pipeline:
 
     def encode(self, prompt: Prompt) -> list[VisualTokens]:
         """The visual tokens of each picture, merged where the method works inside the vision tower."""
-        return encode(prompt, self.placed, self.options)
+        if prompt.modality is None:
+            return []
+        found = prompt.family.encode(prompt.base, prompt.inputs, self.placed.tower)
+        return shown(prompt, found, self.options)
 
     def decide(self, pictures: Sequence[VisualTokens]) -> list[Decision]:
         """What the method keeps of each picture between encoder and language model."""

@@ -33,7 +33,8 @@ def splice(
     """
     options = options or Options()
     family = prompt.family
-    check_positions(options, prompt.model)
+    if options.positions != "compact":
+        check_positions(options, prompt.model)
     prompt.owners([one.tokens for one in decisions])
     offsets = accumulate((one.tokens.placeholders for one in decisions), initial=0)
     kept = torch.cat([one.kept for one in decisions])

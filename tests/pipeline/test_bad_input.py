@@ -21,7 +21,7 @@ def embedded():
 
 @pytest.fixture(autouse=True)
 def loaded_once(monkeypatch, embedded):
-    monkeypatch.setattr("prumerge.cli._load", lambda model, device: embedded)
+    monkeypatch.setattr("prumerge.cli.model.open_model", lambda model, device: embedded)
 
 
 def bare():

@@ -29,7 +29,8 @@ from transformers import (
 )
 
 import prumerge
-from prumerge.pipeline.encode import with_words
+from prumerge.pipeline.encode import shown
+from prumerge.pipeline.options import Options
 from prumerge.pipeline.prompt import Prompt
 
 ROWS = [[5, PICTURE, 6, 7], [5, PICTURE, 6, PICTURE, 9], [3, PICTURE], [4, 8, 2]]
@@ -596,7 +597,7 @@ def test_encoded_pictures_can_be_asked_about_anew(model):
     [tokens] = encoded(model, {"pixel_values": inputs["pixel_values"]})
     with pytest.raises(ValueError, match="cdpruner needs text"):
         prumerge.make("cdpruner")(tokens)
-    [asked] = with_words(Prompt.read(model, inputs), [tokens])
+    [asked] = shown(Prompt.read(model, inputs), [tokens], Options())
     assert torch.equal(asked.text(), model.get_input_embeddings().weight[[5, 6]])
 
 
