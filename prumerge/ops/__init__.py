@@ -95,10 +95,11 @@ def absorb(
     return weights
 
 
-def cosines(vectors: Float[Tensor, "N C"]) -> Float[Tensor, "N N"]:
-    """The cosine of every pair, in float32, without gradients; of a zero vector with anything 0."""
+def cosines(vectors: Float[Tensor, "N C"], *, of: Int[Tensor, "M"] | None = None) -> Float[Tensor, "_ N"]:
+    """The cosine of every pair, or of those `of` some with all, in float32, without gradients; of a zero vector
+    with anything 0."""
     directions = normalize(vectors.detach().float(), dim=-1)
-    return directions @ directions.T
+    return (directions if of is None else directions[of]) @ directions.T
 
 
 def relevance(

@@ -125,15 +125,13 @@ def _batched(
     pictures: Sequence[VisualTokens],
     own: Sequence[Sequence[Tensor]],
 ) -> list[tuple[Tensor, ...]]:
-    one = pictures[0]
-    held = {name: stacked([getattr(picture, name) for picture in pictures]) for name in _tensors(one)}
+    held = {name: stacked([getattr(picture, name) for picture in pictures]) for name in _tensors(pictures[0])}
 
-    def each(number: Tensor, held: dict[str, Tensor], *values: Tensor) -> tuple[Tensor, ...]:
-        return function(_inside(pictures, number, held), *values)
+    def each(held: dict[str, Tensor], *values: Tensor) -> tuple[Tensor, ...]:
+        return function(_inside(pictures, held), *values)
 
-    numbers = torch.arange(len(pictures), device=one.features.device)
     try:
-        results = torch.vmap(each)(numbers, held, *map(stacked, own))
+        results = torch.vmap(each)(held, *map(stacked, own))
     except RuntimeError as error:
         if not str(error).startswith(("vmap:", "Batching rule not implemented")):
             raise
@@ -141,7 +139,7 @@ def _batched(
     return list(zip(*(result.unbind() for result in results), strict=True))
 
 
-def _inside(pictures: Sequence[VisualTokens], number: Tensor, held: dict[str, Tensor]) -> VisualTokens:
+def _inside(pictures: Sequence[VisualTokens], held: dict[str, Tensor]) -> VisualTokens:
     """One of the pictures as a function sees it under `torch.vmap`, for all of them."""
     one = pictures[0]
     embed, text = one.embed, one.text
@@ -150,7 +148,7 @@ def _inside(pictures: Sequence[VisualTokens], number: Tensor, held: dict[str, Te
     def elsewhere(layer: Layer) -> Scores:
         scored = [picture.scored_by(layer) for picture in pictures]
         names = [name for name in ("keys", "queries", "class_key") if getattr(scored[0], name) is not None]
-        found = whole(lambda _: tuple(stacked([getattr(each, name) for each in scored]) for name in names), number)
+        found = whole(lambda _: tuple(stacked([getattr(each, name) for each in scored]) for name in names), held["features"])
         return replace(scored[0], **dict(zip(names, found, strict=True)))
 
     def embedded(features: Tensor) -> Tensor:
@@ -161,7 +159,7 @@ def _inside(pictures: Sequence[VisualTokens], number: Tensor, held: dict[str, Te
         words = [picture.text() for picture in pictures if picture.text is not None]
         if not all(map(len, words)):
             return min(words, key=len)
-        return whole(lambda _: mean_directions(words)[:, None], number)
+        return whole(lambda _: mean_directions(words)[:, None], held["features"])
 
     return replace(
         one,

@@ -15,11 +15,11 @@ def farthest_points(
     distance: Float[Tensor, "N N"], first: Int[Tensor, "1"], count: int
 ) -> Int[Tensor, "count"]:
     """Farthest point sampling: from `first` on, each time the point farthest from all that are chosen."""
-    chosen, nearest_chosen = [first], distance.index_select(0, first)[0]
+    chosen, nearest_chosen = [first], distance[first][0]
     for _ in range(count - 1):
         nearest_chosen = nearest_chosen.scatter(0, chosen[-1], -torch.inf)
         chosen.append(nearest_chosen.argmax(dim=0, keepdim=True))
-        nearest_chosen = torch.minimum(nearest_chosen, distance.index_select(0, chosen[-1])[0])
+        nearest_chosen = torch.minimum(nearest_chosen, distance[chosen[-1]][0])
     return torch.cat(chosen)
 
 
@@ -35,7 +35,7 @@ def best_coverage(
     for _ in range(count):
         best = (left.sum(dim=1) * weight).argmax(dim=0, keepdim=True)
         chosen.append(best)
-        left.sub_(left.index_select(0, best)).relu_()
+        left.sub_(left[best]).relu_()
     return first_of(torch.cat(chosen), torch.zeros_like(weight))
 
 

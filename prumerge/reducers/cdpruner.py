@@ -41,5 +41,5 @@ class CDPruner(FrameByFrame):
         relevance = self.relevance(tokens, instead="divprune")
         if self.theta is not None:
             relevance = torch.exp(self.theta / (2 - 2 * self.theta) * relevance)
-        kernel = relevance[:, None] * ops.cosines(tokens.features) * relevance
+        kernel = ops.cosines(tokens.features).mul_(relevance[:, None]).mul_(relevance)
         return Reduction(ops.largest_determinant(kernel, count).sort().values)

@@ -37,7 +37,7 @@ class Dart(FrameByFrame):
     def choose(self, tokens: VisualTokens, count: int) -> Reduction:
         pivots = ops.top(tokens.keys.float().norm(p=1, dim=-1), min(self.pivots, count))
         chosen, others = [pivots], count - len(pivots)
-        duplication = ops.cosines(tokens.embeddings()).index_select(0, pivots)
+        duplication = ops.cosines(tokens.embeddings(), of=pivots)
         taken = ~ops.complement(pivots, len(tokens))
         for number, own in enumerate(duplication.unbind()):
             share = others * (number + 1) // len(pivots) - others * number // len(pivots)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from prumerge import ops
 from prumerge.reducer import FrameByFrame
 from prumerge.tokens import Reduction, VisualTokens
@@ -23,7 +25,7 @@ class DivPrune(FrameByFrame):
 
     def choose(self, tokens: VisualTokens, count: int) -> Reduction:
         distance = ops.cosines(tokens.embeddings()).neg_().add_(1)
-        # The second smallest: the smallest is a token's distance from itself.
-        nearest = distance.topk(min(2, len(tokens)), dim=0, largest=False).values[-1]
+        distance.diagonal().fill_(torch.inf)
+        nearest = distance.amin(dim=0)
         chosen = ops.farthest_points(distance, nearest.argmax(dim=0, keepdim=True), count)
         return Reduction(chosen.sort().values)

@@ -47,7 +47,8 @@ class VisPruner(FrameByFrame):
         similarity = ops.cosines(tokens.features)
         while diverse and len(rest) > diverse:
             candidates, others = rest[::2], rest[1::2]
-            duplicate = similarity.index_select(0, candidates).index_select(1, others).amax(dim=1)
+            duplicate = similarity[others].amax(dim=0)[candidates]
             removed = min(self.step, len(rest) - diverse, len(candidates))
-            rest = torch.cat([candidates[ops.top(duplicate, len(candidates))][removed:], others])
+            stays = duplicate.argsort(descending=True, stable=True)[removed:]
+            rest = torch.cat([candidates[stays], others])
         return Reduction(torch.cat([important, rest[:diverse]]).sort().values)
