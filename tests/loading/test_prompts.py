@@ -59,7 +59,9 @@ def test_one_picture_is_laid_out_as_the_processors_of_queries_do(name):
     processor = PROCESSORS[name]()
     prompts = ["Question: w5 Answer:", "Question: w6 w7 w8 Answer:"]
     pictures = [picture(0), picture(1)]
-    expected = processor(images=pictures, text=prompts, padding=True, return_tensors="pt", padding_side="left")
+    expected = processor(
+        images=pictures, text=prompts, padding=True, return_tensors="pt", padding_side="left"
+    )
     found = prepare_batch(processor, [[one] for one in pictures], ["w5", "w6 w7 w8"])
     assert found.keys() == expected.keys()
     for key, values in found.items():
@@ -78,7 +80,9 @@ def test_pictures_of_any_mode_are_shown(name):
 @EVERY
 def test_a_question_that_holds_a_placeholder_is_refused_in_one_sentence(name):
     processor = PROCESSORS[name]()
-    with pytest.raises(PrumergeError, match=r"the question holds '<.*>', which this model reads as a picture"):
+    with pytest.raises(
+        PrumergeError, match=r"the question holds '<.*>', which this model reads as a picture"
+    ):
         prepare(processor, picture(0), f"is {processor.image_token} a word?")
     with pytest.raises(PrumergeError, match="which this model reads as a picture"):
         prepare(processor, None, f"is {processor.image_token} a word?")
