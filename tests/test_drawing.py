@@ -7,6 +7,7 @@ from PIL import Image
 
 import prumerge
 from prumerge.drawing import _owners, plot_attention
+from prumerge.errors import PrumergeError
 from prumerge.tokens import Reduction
 
 
@@ -58,6 +59,37 @@ def test_every_grid_and_method_can_be_drawn(grid, spec):
 def test_a_video_needs_as_many_pictures_as_frames():
     with pytest.raises(ValueError, match="2 frames, but 1 pictures"):
         prumerge.show(Image.new("RGB", (9, 9)), (2, 1, 1), Reduction(torch.tensor([0])))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "LA", "CMYK", "I;16", "F", "HSV", "LAB"])
+def test_pictures_of_any_mode_are_drawn(mode):
+    grid, white = (1, 4, 4), Image.new("RGB", (60, 60), "white")
+    if mode in ("I;16", "F"):
+        picture = Image.new(mode, (60, 60), 65535)
+    elif mode == "LA":
+        picture = Image.new("LA", (60, 60), (0, 0))  # transparency is white
+    elif mode == "LAB":
+        picture = Image.new("LAB", (60, 60), (255, 128, 128))
+    else:
+        picture = white.convert(mode)
+    (original, *_), _ = panels(prumerge.show(picture, grid, Reduction(torch.arange(16))), grid)
+    assert original.min() > 250
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("thing", [None, "photo.jpg", np.zeros((9, 9, 3)), [None], ["photo.jpg"]])
+def test_what_is_no_picture_is_refused(thing):
+    with pytest.raises(PrumergeError, match="a picture of Pillow's is needed, not"):
+        prumerge.show(thing, (1, 1, 1), Reduction(torch.tensor([0])))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_reduction_of_these_tokens_is_refused():
+    picture = Image.new("RGB", (9, 9))
+    with pytest.raises(PrumergeError, match=r"show\(\) draws a Reduction, not list; select\(\) returns them"):
+        prumerge.show(picture, (1, 2, 2), [0, 1])
+    with pytest.raises(PrumergeError, match=r"it keeps number 7, and a grid of 1 x 2 x 2 has 4"):
+        prumerge.show(picture, (1, 2, 2), Reduction(torch.tensor([0, 7])))
 
 
 def test_the_attention_plot_counts_the_outliers(tmp_path):

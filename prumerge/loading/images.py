@@ -52,7 +52,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
     """Any picture of Pillow's in RGB, transparency on white.
 
     Grey of 16 bits is scaled by what 16 bits can hold; grey of 32 bits, integers or floats, by that of 1, 255
-    and 65535 which holds it best, or up to its brightest where none does.
+    and 65535 which holds it best, or up to its brightest where none does or there are negative values.
     Raises PrumergeError for what is no picture, or one without pixels.
     """
     if not isinstance(image, Image.Image):
@@ -88,7 +88,8 @@ def opened(path: os.PathLike[str]) -> Iterator[ImageFile.ImageFile]:
 def frame(file: ImageFile.ImageFile, name: str, place: int = 0) -> Image.Image:
     """One frame of an open file, as `open_image` returns it; `name` is the file's in what is raised."""
     with decoding(name):
-        file.seek(place)
+        if place:  # where a file opens is not always at 0: PSD counts from 1
+            file.seek(place)
     if file.width * file.height > MOST_PIXELS:
         raise _too_large(name)
     with decoding(name):
@@ -159,11 +160,13 @@ def _shades(values: Num[np.ndarray, "H W"], white: float | None) -> UInt8[np.nda
     known = values.astype(np.float32)
     finite = known[np.isfinite(known)]
     black, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    if black < 0:
+        white = high
+    else:
+        black = 0.0
     if white is None:
         # A range of which the picture uses less than a sixteenth is not meant.
         white = next((most for most in (1, 255, 65535) if most / 16 < high <= most), high)
-    if black >= 0:
-        black = 0.0
     scaled = (np.nan_to_num(known, nan=black) - black) / ((white - black) or 1)
     return np.rint(scaled.clip(0, 1) * 255).astype(np.uint8)
 

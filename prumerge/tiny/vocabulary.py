@@ -40,8 +40,8 @@ def unknown_words(processor: Any, question: str) -> list[str]:
     Its tokenizer spells such words letter by letter, and the model answers all the same.
     """
     known = processor.tokenizer.get_vocab()
-    asked = re.findall(r"[^\W\d_]+", question.lower())
-    return [word for word in dict.fromkeys(asked) if word not in known]
+    plain = processor.tokenizer.backend_tokenizer.normalizer.normalize_str(question)  # small, no accents
+    return [word for word in dict.fromkeys(re.findall(r"[^\W\d_]+", plain)) if word not in known]
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

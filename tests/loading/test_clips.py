@@ -100,7 +100,7 @@ def folder_of(path, names, **others):
         ["F1.PNG", "f2.png", "F10.PNG"],
         ["1.png", "01.png", "001.png"][::-1],
         ["a1²3.png", "a1²4.png"],
-        ["f٢.png", "f١٠.png"],
+        ["f\u0662.png", "f\u0661\u0660.png"],
         ["f1.avif", "f2.avif"],
         ["f1.png", "f2.avif", "f3.webp", "f4.jfif", "f5.gif", "f6.bmp", "f7.tif", "f8.ppm", "f9.tga"],
     ],

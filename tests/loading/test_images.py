@@ -109,7 +109,10 @@ def test_a_file_that_cannot_be_shown_to_a_model_is_refused(tmp_path, kind, sente
 FORMATS = {
     **{suffix: "RGB" for suffix in ("png", "jpg", "gif", "webp", "bmp", "tif", "ico", "pcx", "ppm", "tga")},
     **{suffix: "RGB" for suffix in ("sgi", "dds", "jp2", "icns", "avif", "mpo", "qoi")},
-    **{"msp": "1", "spider": "F", "xbm": "1", "blp": "P"},
+    "msp": "1",
+    "spider": "F",
+    "xbm": "1",
+    "blp": "P",
 }
 
 
@@ -119,6 +122,8 @@ def test_a_damaged_file_of_any_format_is_a_picture_or_one_sentence_that_names_it
     kind = Image.registered_extensions().get(f".{suffix}", suffix.upper())
     noise(FORMATS[suffix]).save(stream, kind)
     whole, path = stream.getvalue(), tmp_path / f"damaged.{suffix}"
+    path.write_bytes(whole)
+    assert prumerge.open_image(path) == prumerge.open_clip(path)[0]
     for attempt in range(40):
         raw = bytearray(whole)
         raw[chance.integers(4, min(len(raw), 400))] = chance.choice([0, 1, 127, 128, 255])
@@ -128,6 +133,14 @@ def test_a_damaged_file_of_any_format_is_a_picture_or_one_sentence_that_names_it
                 assert reader(path)
             except PrumergeError as refused:
                 assert path.name in str(refused)
+
+
+def test_a_file_with_layers_is_one_picture(tmp_path):
+    """PSD, whose layers Pillow counts as frames from 1 on."""
+    head = struct.pack(">4sH6xHIIHH", b"8BPS", 1, 3, 20, 20, 8, 3)
+    (tmp_path / "a.psd").write_bytes(head + struct.pack(">III", 0, 0, 0) + b"\0\0" + b"\x80" * 1200)
+    assert prumerge.open_image(tmp_path / "a.psd").getpixel((3, 3)) == (128, 128, 128)
+    assert len(prumerge.open_clip(tmp_path / "a.psd")) == 1
 
 
 def dds(path):
@@ -147,7 +160,9 @@ def wmf(path):
 def test_a_whole_file_of_a_kind_that_pillow_only_knows_is_not_called_damaged(tmp_path, suffix, write):
     path = tmp_path / f"whole.{suffix}"
     write(path)
-    with pytest.raises(PrumergeError, match=r"is of a kind that Pillow cannot decode here .*; save it as PNG"):
+    with pytest.raises(
+        PrumergeError, match=r"is of a kind that Pillow cannot decode here .*; save it as PNG"
+    ):
         prumerge.open_image(path)
 
 
@@ -216,11 +231,13 @@ def test_metadata_that_cannot_be_read_says_nothing(tmp_path, raw):
 # colours
 
 
-@pytest.mark.parametrize(
-    "mode",
-    ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F"]
-    + ["LA", "PA", "RGBX", "RGBa", "La", "I;16", "I;16L", "I;16B"],
+MODES = (
+    *("1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F"),
+    *("LA", "PA", "RGBX", "RGBa", "La", "I;16", "I;16L", "I;16B"),
 )
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("key", [None, 0])
 def test_a_picture_of_any_mode_becomes_rgb(mode, key):
     picture = Image.new(mode, (20, 20))
@@ -254,6 +271,7 @@ def test_a_file_in_cielab_has_its_colours(tmp_path):
         (np.linspace(0, 60_000, 400, dtype=np.float32), 233),
         (np.linspace(-3, 5, 400, dtype=np.float32), 255),
         (np.append(np.linspace(0, 1, 398), [np.nan, np.inf]).astype(np.float32), 255),
+        (np.linspace(-32768, 32767, 400).astype(np.int32), 255),
         (np.linspace(0, 255, 400).astype(np.int32), 255),
         (np.linspace(0, 4095, 400).astype(np.int32), 255),
         (np.linspace(0, 2**31 - 1, 400).astype(np.int32), 255),
@@ -278,7 +296,17 @@ def test_sixteen_bits_of_grey_are_halved_evenly(tmp_path):
 
 def test_twelve_bits_of_grey_are_white_at_their_end(tmp_path):
     """A TIFF whose pixels take a byte and a half each."""
-    entries = [(256, 20), (257, 20), (258, 12), (259, 1), (262, 1), (273, 122), (277, 1), (278, 20), (279, 600)]
+    entries = [
+        (256, 20),
+        (257, 20),
+        (258, 12),
+        (259, 1),
+        (262, 1),
+        (273, 122),
+        (277, 1),
+        (278, 20),
+        (279, 600),
+    ]
     directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
     head = struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + directory + struct.pack("<I", 0)
     (tmp_path / "a.tif").write_bytes(head + b"\xff" * 600)
@@ -334,5 +362,8 @@ def test_a_picture_without_pixels_is_refused():
 
 
 def test_a_file_that_pillow_has_not_read_yet_is_named_if_it_is_damaged(tmp_path):
-    with Image.open(broken("truncated", tmp_path)) as lazy, pytest.raises(PrumergeError, match=r"truncated.png"):
+    with (
+        Image.open(broken("truncated", tmp_path)) as lazy,
+        pytest.raises(PrumergeError, match=r"truncated.png"),
+    ):
         as_rgb(lazy)

@@ -1,13 +1,15 @@
-"""From names and files to models and pictures: what loads, and what is refused in one sentence."""
+"""From names to models: what loads, with which options, and what is refused before weights are read."""
 
 import numpy as np
 import pytest
 import torch
-from builders import answer, llava, processor
+from builders import answer
 from PIL import Image
 from transformers import AyaVisionConfig, LlamaConfig
 
 import prumerge
+from prumerge.errors import PrumergeError
+from prumerge.loading.load import on_device
 from prumerge.loading.prompts import prepare
 
 
@@ -18,15 +20,6 @@ def photo(tmp_path):
     path = tmp_path / "photo.jpg"
     Image.fromarray((ramp + np.random.default_rng(0).uniform(0, 55, ramp.shape)).astype("uint8")).save(path)
     return path
-
-
-@pytest.fixture
-def llava_folder(tmp_path):
-    """A checkpoint on disk, as the hub would hand it over."""
-    folder = tmp_path / "checkpoint"
-    llava().save_pretrained(folder)
-    processor().save_pretrained(folder)
-    return folder
 
 
 def test_the_embedded_model_answers_about_any_picture(photo):
@@ -47,8 +40,8 @@ def test_a_processor_without_chat_template_gets_the_prompt_of_llava(photo):
     assert torch.equal(with_template["input_ids"], without["input_ids"])
 
 
-def test_a_checkpoint_folder_loads_by_its_path(llava_folder):
-    model, loaded = prumerge.load(str(llava_folder))
+def test_a_checkpoint_folder_loads_by_its_path(checkpoint):
+    model, loaded = prumerge.load(str(checkpoint))
     image = Image.effect_noise((80, 60), 90).convert("RGB")
     inputs = prepare(loaded, image, "w5 w6")
     short = prumerge.reduce(model, inputs, "prumerge:keep=3")
@@ -71,13 +64,21 @@ def test_a_model_that_cannot_be_reduced_is_refused_before_its_weights_are_read(t
         prumerge.load(str(tmp_path))
 
 
-def test_a_folder_without_weights_is_called_incomplete(llava_folder):
-    (llava_folder / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="is not complete"):
-        prumerge.load(str(llava_folder))
+@pytest.mark.parametrize("option", ["dtype", "torch_dtype"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, "bfloat16"])
+def test_a_dtype_has_two_names(checkpoint, option, dtype):
+    assert prumerge.load(checkpoint, **{option: dtype})[0].dtype == torch.bfloat16
+    assert prumerge.load("tiny", **{option: dtype})[0].dtype == torch.bfloat16
 
 
-def test_a_name_that_is_nowhere_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ValueError, match=r"there is no model to load at .*nowhere"):
-        prumerge.load(str(tmp_path / "nowhere"))
+@pytest.mark.parametrize("device", ["meta", "nothing", "cuda:99"])
+def test_a_device_that_cannot_be_run_on_is_refused(model, device):
+    with pytest.raises(PrumergeError, match=f"there is no device '{device}' to run on"):
+        on_device(model, device)
+    assert on_device(model, "cpu") is model
+
+
+@pytest.mark.parametrize("device_map", ["meta", {"": "meta"}, torch.device("meta")])
+def test_weights_on_meta_are_refused(device_map):
+    with pytest.raises(PrumergeError, match="there is no device 'meta' to run on"):
+        prumerge.load("tiny", device_map=device_map)

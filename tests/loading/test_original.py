@@ -14,15 +14,16 @@ from transformers import (
     LlavaForConditionalGeneration,
     MistralConfig,
     PhiConfig,
-    PreTrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     StableLmConfig,
 )
 
 import prumerge
+from prumerge.errors import PrumergeError
+from prumerge.loading import sources
 from prumerge.loading.architectures import LlavaPhiForConditionalGeneration
-from prumerge.loading.original import folders, from_weights, is_published, read
+from prumerge.loading.original import from_weights, is_published, read
 
 
 def text(kind):
@@ -295,17 +296,23 @@ def test_a_tower_that_is_only_named_is_looked_up(tmp_path):
 
 
 def test_a_hub_id_is_fetched_only_if_it_is_published_so(tmp_path, monkeypatch):
+    def snapshot_download(name, allow_patterns, **options):
+        asked.append((name, options, allow_patterns[-1]))
+        return str(folder)
+
     _, config, weights = published(PhiConfig, "original")
     folder, asked = on_disk(tmp_path / "checkpoint", config, weights, "bin"), []
-    told = {"some/llava": config, "some/other": {"model_type": "llava"}}
-    monkeypatch.setattr(PreTrainedConfig, "get_config_dict", lambda name: (told[name], {}))
-    monkeypatch.setattr(
-        folders, "snapshot_download", lambda name, allow_patterns: (asked.append(name), folder)[1]
-    )
-    assert folders.find("some/other") is None
+    other = tmp_path / "other.json"
+    other.write_text('{"model_type": "llava"}')
+    told = {"some/llava": folder / "config.json", "some/other": other}
+    monkeypatch.setattr(sources, "cached_file", lambda name, *_, **options: str(told[name]))
+    monkeypatch.setattr(sources, "snapshot_download", snapshot_download)
+    with pytest.raises(PrumergeError):
+        prumerge.load("some/other")
     assert not asked
-    assert folders.find("some/llava") == folder
-    assert set(asked) == {"some/llava"}
+    assert prumerge.load("some/llava", revision="v2")[0].config.model_type == "llava_phi"
+    assert [kind for *_, kind in asked] == ["*.safetensors", "pytorch_model*.bin"]
+    assert {(name, options["revision"]) for name, options, _ in asked} == {("some/llava", "v2")}
 
 
 def test_pictures_are_padded_to_a_square_where_training_did_so(tmp_path):
@@ -363,6 +370,57 @@ def test_what_is_not_read_is_refused(tmp_path):
     named = {name: value for name, value in config.items() if name != "vision_config"}
     with pytest.raises(ValueError, match="the tower 'some/tower' is only named"):
         from_weights(named, weights)
-    with pytest.raises(ValueError, match=r"does not fit: 1 weights are missing .*, 1 are unknown"):
-        lost = "model.mm_projector.0.bias"
-        from_weights(config, {name.replace(lost, "model.mm_other"): one for name, one in weights.items()})
+
+
+def test_weights_that_are_missing_are_named_and_unknown_ones_are_a_warning():
+    _, config, weights = published(PhiConfig, "original")
+    lost = {name: one for name, one in weights.items() if name != "model.mm_projector.0.bias"}
+    with pytest.raises(PrumergeError, match=r"is not complete: model.multi_modal_projector.linear_1.bias"):
+        from_weights(config, lost)
+    other = {**weights, "model.mm_projector.0.bias": torch.zeros(5)}
+    with pytest.raises(PrumergeError, match=r"linear_1.bias is \[5\], not \[32\]"):
+        from_weights(config, other)
+    with pytest.warns(UserWarning, match="holds more than its model has: left.over left out"):
+        from_weights(config, {**weights, "left.over": torch.zeros(3)})
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "sentence"),
+    [
+        ("model.safetensors", b"", "are damaged or cut short"),
+        ("model.safetensors", bytes(range(256)) * 20, "are damaged or cut short"),
+        ("pytorch_model.bin", b"", "are damaged or cut short"),
+        ("pytorch_model.bin", b"something", "cannot be read"),
+        ("config.json", b"[1]", "holds no names and values"),
+        ("config.json", b"prose", "config.json' cannot be read"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path, file, text, sentence):
+    _, config, weights = published(PhiConfig, "original")
+    folder = on_disk(
+        tmp_path / "checkpoint", config, weights, "bin" if file.endswith("bin") else "safetensors"
+    )
+    for stale in folder.glob("pytorch_model*.bin"):
+        stale.unlink()
+    (folder / file).write_bytes(text)
+    for reader in (prumerge.load, read):
+        with pytest.raises(PrumergeError, match=sentence) as refused:
+            reader(folder)
+        assert file in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"vision_config": "word"}, {"vision_config": [1]}, {"hidden_size": "wide"}]
+)
+def test_a_configuration_that_describes_no_model_is_refused(wrong):
+    _, config, weights = published(PhiConfig, "original")
+    with pytest.raises(PrumergeError, match="describes no model that Transformers knows"):
+        from_weights(config | wrong, weights)
+
+
+def test_a_pickle_that_holds_no_weights_is_refused(tmp_path):
+    _, config, weights = published(PhiConfig, "original")
+    folder = on_disk(tmp_path / "checkpoint", config, weights, "bin")
+    torch.save([1, 2], folder / "pytorch_model-00001-of-00001.bin")
+    with pytest.raises(PrumergeError, match="holds no weights by their names"):
+        prumerge.load(folder)
