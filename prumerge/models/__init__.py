@@ -17,9 +17,10 @@ from transformers import PreTrainedModel
 
 from prumerge.errors import PrumergeError
 from prumerge.models._family import Family
+from prumerge.models._weights import device_of, inside
 from prumerge.supported import families
 
-__all__ = ["Family", "check_sees", "families", "family_of", "unwrap"]
+__all__ = ["Family", "check_sees", "device_of", "families", "family_of", "inside", "unwrap"]
 
 
 def family_of(model_type: str) -> Family:
