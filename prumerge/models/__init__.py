@@ -17,10 +17,10 @@ from transformers import PreTrainedModel
 
 from prumerge.errors import PrumergeError
 from prumerge.models._family import Family
-from prumerge.models._weights import device_of, inside
+from prumerge.models._weights import device_of, within_call
 from prumerge.supported import families
 
-__all__ = ["Family", "check_sees", "device_of", "families", "family_of", "inside", "unwrap"]
+__all__ = ["Family", "check_sees", "device_of", "families", "family_of", "unwrap", "within_call"]
 
 
 def family_of(model_type: str) -> Family:

@@ -12,7 +12,7 @@ from torch import Tensor
 from prumerge.models._delivery import project_each
 from prumerge.models._pictures import pictures
 from prumerge.models._vision import Encoded
-from prumerge.models._weights import inside
+from prumerge.models._weights import within_call
 from prumerge.tokens import VisualTokens
 
 
@@ -25,7 +25,7 @@ def scored(base: Any, outputs: Any) -> list[VisualTokens]:
     def compute(read: Tensor) -> tuple[Tensor, Tensor]:
         return attention.query(read), attention.key(read)
 
-    queries, keys = inside(layer, compute, outputs.hidden_states[-2][:, :count])
+    queries, keys = within_call(layer, compute, outputs.hidden_states[-2][:, :count])
     features, heads = outputs.last_hidden_state[:, :count], attention.num_attention_heads
     encoded = Encoded(features, queries, keys, heads, class_token=False)
     return pictures(encoded, 1, count)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from prumerge.models._towers import run_model
-from prumerge.models._weights import device_of, inside
+from prumerge.models._weights import device_of, within_call
 from prumerge.tokens import VisualTokens
 
 INPUTS = (
@@ -37,7 +37,7 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
     last, unit = len(visual.blocks) - 1, visual.spatial_merge_size**2
     output, hidden = run_model(look, pixels, grids.to(device_of(base)), layers=[last])
     block = visual.blocks[last]
-    scored = inside(block, lambda hidden: block.attn.qkv(block.norm1(hidden)), hidden[last])
+    scored = within_call(block, lambda hidden: block.attn.qkv(block.norm1(hidden)), hidden[last])
     queries, keys, _ = scored.chunk(3, dim=-1)
     queries, keys = (
         in_order(visual, each.unflatten(0, (-1, unit)).mean(1), grids) for each in (queries, keys)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prumerge.errors import PrumergeError
 from prumerge.models._vision import Encoded, Merging, encode
-from prumerge.models._weights import device_of, inside
+from prumerge.models._weights import device_of, within_call
 
 LLAVA_INPUTS = ("vision_feature_layer", "vision_feature_select_strategy")
 
@@ -60,7 +60,7 @@ def scored(hidden: Float[Tensor, "B S C"], layer: Any, norm: Any, attention: Any
         read = norm(hidden)
         return attention.q_proj(read), attention.k_proj(read)
 
-    queries, keys = inside(layer, compute, hidden)
+    queries, keys = within_call(layer, compute, hidden)
     return Encoded(hidden, queries, keys, heads, class_token=False)
 
 

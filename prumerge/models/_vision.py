@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from prumerge import ops
 from prumerge.errors import PrumergeError
-from prumerge.models._weights import inside
+from prumerge.models._weights import within_call
 from prumerge.scores import Layer
 
 
@@ -139,7 +139,7 @@ def encode(
                 sizes = torch.ones(hidden.shape[:2], device=hidden.device)
                 source = torch.arange(hidden.shape[1], device=hidden.device).expand(len(hidden), -1)
             match = partial(merging.match, r=r, class_token=class_token)
-            hidden, sizes, row = inside(block, partial(_merged, block, match, r, bias), hidden, sizes)
+            hidden, sizes, row = within_call(block, partial(_merged, block, match, r, bias), hidden, sizes)
             source = row.gather(1, source)
         else:
             hidden = block(hidden, bias)
@@ -152,7 +152,7 @@ def encode(
         sizes, source = sizes.gather(1, order), source[:, int(class_token) :] - int(class_token)
 
     def scores(depth: int) -> tuple[Tensor, Tensor]:
-        return inside(blocks[depth], partial(_scored, blocks[depth], class_token), states[depth])
+        return within_call(blocks[depth], partial(_scored, blocks[depth], class_token), states[depth])
 
     queries, keys = scores(scoring)
     return Encoded(
@@ -214,7 +214,7 @@ def _mean_keys(attention: Any, read: Float[Tensor, "B S C"]) -> Float[Tensor, "B
     def by_the_mean(read: Tensor) -> Tensor:  # which is the mean of the projections by all heads
         return F.linear(read, project.weight.unflatten(0, split).mean(0), project.bias.view(split).mean(0))
 
-    return inside(project, by_the_mean, read)
+    return within_call(project, by_the_mean, read)
 
 
 def _in_order(source: Int[Tensor, "B S0"], count: int) -> tuple[Int[Tensor, "B S"], Int[Tensor, "B S0"]]:

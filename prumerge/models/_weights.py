@@ -21,7 +21,7 @@ def device_of(module: nn.Module) -> torch.device:
     return torch.device(next((found for found in given if found is not None), device))
 
 
-def inside(module: Any, compute: Callable[..., Found], *inputs: Tensor) -> Found:
+def within_call(module: Any, compute: Callable[..., Found], *inputs: Tensor) -> Found:
     """`compute(*inputs)`, which reads a module's weights or parts, as if the module were called.
 
     What accelerate does around a call (`cpu_offload`, `disk_offload`, `device_map`), and what hooks do (FSDP
@@ -46,4 +46,4 @@ def inside(module: Any, compute: Callable[..., Found], *inputs: Tensor) -> Found
 
 def weight_of(module: nn.Module, name: str) -> Tensor:
     """A copy of a module's own weight, through which gradients reach it."""
-    return inside(module, lambda: getattr(module, name).clone())
+    return within_call(module, lambda: getattr(module, name).clone())

@@ -11,7 +11,7 @@ from torch import Tensor
 from prumerge.models import _qformer
 from prumerge.models._family import Family
 from prumerge.models._qformer import project
-from prumerge.models._weights import device_of, inside
+from prumerge.models._weights import device_of, within_call
 from prumerge.tokens import VisualTokens
 
 
@@ -26,7 +26,7 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
         output_hidden_states=True,
         return_dict=True,
     )
-    return _qformer.scored(base, inside(base, look).qformer_outputs)
+    return _qformer.scored(base, within_call(base, look).qformer_outputs)
 
 
 def deliver(base: Any, prompt: dict[str, Any], features: list[Tensor], modality: str) -> None:

@@ -18,7 +18,7 @@ from prumerge.models._family import Family
 from prumerge.models._pictures import blocks, pictures
 from prumerge.models._towers import LLAVA_INPUTS, run_model
 from prumerge.models._vision import Encoded
-from prumerge.models._weights import device_of, inside
+from prumerge.models._weights import device_of, within_call
 from prumerge.tokens import VisualTokens
 
 
@@ -47,7 +47,7 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
         queries = attention.q_norm(attention.q_proj(read[:, :1]))
         return queries, attention.k_norm(attention.k_proj(read))
 
-    queries, keys = inside(block, compute, hidden[scoring])
+    queries, keys = within_call(block, compute, hidden[scoring])
     encoded = Encoded(hidden[scoring], queries, keys, attention.num_heads, class_token=True)
     tokens, size = output.pooler_output, round(1 / config.downsample_ratio)
     side = math.isqrt(tokens.shape[1])

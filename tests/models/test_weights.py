@@ -1,16 +1,19 @@
 """Models whose weights are elsewhere until they are used: offloaded by accelerate, sharded by FSDP."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from accelerate import cpu_offload, disk_offload
 from asking import SPEC, logits, reduced
 from families import FAMILIES, rows_of
+from PIL import Image
 from sharding import gradients_where_sharded, gradients_where_whole
 
 import prumerge
-from prumerge.models._weights import device_of
+from prumerge.generate.answer import answer
+from prumerge.models import device_of
 
 # Untouched they do not work: Transformers reads weights or values outside of the calls that accelerate sees.
 NOT_OFFLOADED = {"LlavaOnevision", "OnevisionShrunk", "OnevisionTogether", "Idefics3", "Gemma3", "PaliGemma"}
@@ -60,3 +63,17 @@ def test_layers_of_the_tower_may_be_sharded(spec, tmp_path):
     assert any("vision_tower" in name for name in gradients)
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("reducer", [None, SPEC])
+def test_an_offloaded_model_answers(small, reducer):
+    model, processor = prumerge.load(str(small))
+    ask = partial(answer, processor=processor, media=blank(), question="what is it ?", reducer=reducer)
+    expected = ask(model)
+    cpu_offload(model, execution_device=torch.device("cpu"))
+    found = ask(model)
+    assert (found.answer, found.visual_tokens) == (expected.answer, expected.visual_tokens)
+
+
+def blank():
+    return Image.new("RGB", (90, 60), "red")
