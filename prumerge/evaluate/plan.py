@@ -10,6 +10,7 @@ import torch
 
 from prumerge.compose import Placed
 from prumerge.errors import PrumergeError
+from prumerge.models import device_of
 from prumerge.pipeline.options import Options
 from prumerge.reducer import Reducer
 from prumerge.spec import make, split_specs, with_keep
@@ -80,7 +81,7 @@ class Plan:
         return {
             "model": name,
             "weights": fingerprint(model),
-            "device": model.device.type,
+            "device": device_of(model).type,
             "questions": self.questions,
             "unseen": self.unseen,
             **changed,

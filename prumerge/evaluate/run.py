@@ -18,6 +18,7 @@ from prumerge.generate.answer import said
 from prumerge.generate.stopwatch import Stopwatch
 from prumerge.layers.pruning import average_tokens, pruning
 from prumerge.loading.prompts import prepare_batch
+from prumerge.models import device_of
 from prumerge.pipeline.decide import Decision
 from prumerge.pipeline.encode import shown
 from prumerge.pipeline.options import Options, Relevance
@@ -49,7 +50,7 @@ class Asker:
         """Questions about some of the pictures as one batch."""
         rows = [[images[place] for place in places] for places, _ in about]
         inputs = prepare_batch(self.processor, rows, [item.question for _, item in about])
-        return Prompt.read(self.model, inputs.to(self.model.device))
+        return Prompt.read(self.model, inputs.to(device_of(self.model)))
 
     def pipeline(self, spec: str, about: Sequence[Asked]) -> Pipeline:
         """The steps of a method, with a clip as one video if it compares frames."""
@@ -156,7 +157,7 @@ class _Encoded:
 
 def _encoded(asker: Asker, pipeline: Pipeline, prompt: Prompt, rows: Sequence[Any]) -> _Encoded:
     """The pictures of each row of a prompt, without the words around them."""
-    watch = Stopwatch(asker.model.device)
+    watch = Stopwatch(device_of(asker.model))
     pictures = Pipeline(pipeline.method).encode(prompt)
     found: dict[Any, list[VisualTokens]] = {row: [] for row in rows}
     for picture, number in zip(pictures, prompt.owners(pictures), strict=True):
@@ -206,7 +207,7 @@ def _answers(
 ) -> Iterable[Record]:
     """One method's answers to questions about encoded pictures, in one batch."""
     model, options = asker.model, pipeline.options
-    watch = Stopwatch(model.device)
+    watch = Stopwatch(device_of(model))
     each = _decisions(pipeline, prompt, rows)
     decisions = [one for row in each for one in row]
     reduce_ms = watch.lap() / len(about)

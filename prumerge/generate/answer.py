@@ -14,6 +14,7 @@ from torch import Tensor
 from prumerge.generate.stopwatch import Stopwatch
 from prumerge.layers.pruning import average_tokens, pruning
 from prumerge.loading.prompts import prepare
+from prumerge.models import device_of, within_call
 from prumerge.pipeline.options import Options
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
@@ -64,8 +65,8 @@ def answer(
     """
     together = not isinstance(media, Image.Image)
     options = (options or Options(clip=together)).but(**changes)
-    prompt = Prompt.read(model, prepare(processor, media, question).to(model.device))
-    watch = Stopwatch(model.device)
+    prompt = Prompt.read(model, prepare(processor, media, question).to(device_of(model)))
+    watch = Stopwatch(device_of(model))
     if reducer is None:
         layers = sizes = None
         shorter = _untouched(prompt)
@@ -105,7 +106,7 @@ def _untouched(prompt: Prompt) -> dict[str, Any]:
     """The whole prompt, its pictures encoded by the model itself."""
     family, base = prompt.family, prompt.base
     pixels = {name: value for name, value in prompt.inputs.items() if name in family.inputs}
-    output = base.get_image_features(**pixels, return_dict=True)
+    output = within_call(base, lambda: base.get_image_features(**pixels, return_dict=True))
     if family.hands_embeddings:
         rest = {name: value for name, value in prompt.inputs.items() if name not in family.inputs}
         family.deliver(base, rest, list(output.pooler_output), "image")

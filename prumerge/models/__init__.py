@@ -18,9 +18,10 @@ from transformers import PreTrainedModel
 
 from prumerge.errors import PrumergeError
 from prumerge.models._family import Family
+from prumerge.models._weights import device_of, within_call
 from prumerge.supported import families
 
-__all__ = ["Family", "check_sees", "families", "family_of", "unwrap"]
+__all__ = ["Family", "check_sees", "device_of", "families", "family_of", "unwrap", "within_call"]
 
 
 @cache

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from prumerge.models._weights import device_of
+
 
 def project_each(projector: Any, features: list[Tensor]) -> list[Tensor]:
     """All pictures through a projector at once, whatever their counts."""
-    weight = next(projector.parameters())
-    return list(projector(torch.cat(features).to(weight.device)).split([len(one) for one in features]))
+    together = torch.cat(features).to(device_of(projector))
+    return list(projector(together).split([len(one) for one in features]))
 
 
 def as_they_are(_: Any, features: list[Tensor]) -> list[Tensor]:

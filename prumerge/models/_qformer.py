@@ -12,21 +12,22 @@ from torch import Tensor
 from prumerge.models._delivery import project_each
 from prumerge.models._pictures import pictures
 from prumerge.models._vision import Encoded
+from prumerge.models._weights import within_call
 from prumerge.tokens import VisualTokens
 
 
 def scored(base: Any, outputs: Any) -> list[VisualTokens]:
     """The queries' outputs; keys and queries are those of the Q-Former's last self-attention among them."""
     count = base.query_tokens.shape[1]
-    attention = base.qformer.encoder.layer[-1].attention.attention
-    read = outputs.hidden_states[-2][:, :count]
-    encoded = Encoded(
-        features=outputs.last_hidden_state[:, :count],
-        queries=attention.query(read),
-        keys=attention.key(read),
-        heads=attention.num_attention_heads,
-        class_token=False,
-    )
+    layer = base.qformer.encoder.layer[-1]
+    attention = layer.attention.attention
+
+    def compute(read: Tensor) -> tuple[Tensor, Tensor]:
+        return attention.query(read), attention.key(read)
+
+    queries, keys = within_call(layer, compute, outputs.hidden_states[-2][:, :count])
+    features, heads = outputs.last_hidden_state[:, :count], attention.num_attention_heads
+    encoded = Encoded(features, queries, keys, heads, class_token=False)
     return pictures(encoded, 1, count)
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from prumerge.models._towers import run_model
+from prumerge.models._weights import device_of, within_call
 from prumerge.tokens import VisualTokens
 
 INPUTS = (
@@ -31,12 +32,13 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
     is_video = inputs.get("pixel_values_videos") is not None
     grids = inputs["video_grid_thw" if is_video else "image_grid_thw"]
     look = base.get_video_features if is_video else base.get_image_features
-    pixels = inputs["pixel_values_videos" if is_video else "pixel_values"].to(base.device)
+    pixels = inputs["pixel_values_videos" if is_video else "pixel_values"].to(device_of(base))
     visual = base.visual
     last, unit = len(visual.blocks) - 1, visual.spatial_merge_size**2
-    output, hidden = run_model(look, pixels, grids.to(base.device), layers=[last])
+    output, hidden = run_model(look, pixels, grids.to(device_of(base)), layers=[last])
     block = visual.blocks[last]
-    queries, keys, _ = block.attn.qkv(block.norm1(hidden[last])).chunk(3, dim=-1)
+    scored = within_call(block, lambda hidden: block.attn.qkv(block.norm1(hidden)), hidden[last])
+    queries, keys, _ = scored.chunk(3, dim=-1)
     queries, keys = (
         in_order(visual, each.unflatten(0, (-1, unit)).mean(1), grids) for each in (queries, keys)
     )

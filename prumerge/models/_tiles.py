@@ -16,6 +16,7 @@ from transformers.models.llava_next.modeling_llava_next import (
 
 from prumerge.models._pictures import side
 from prumerge.models._vision import Encoded
+from prumerge.models._weights import weight_of
 from prumerge.tokens import Separators, VisualTokens
 
 
@@ -49,7 +50,7 @@ def tiled(
     features, so that unpadding and shrinking keep them together. A picture's tokens come tile by tile; a
     newline ends each row of the picture.
     """
-    config, newline = base.config, base.image_newline
+    config, newline = base.config, weight_of(base, "image_newline")
     projected = base.multi_modal_projector(encoded.features[:, encoded.first :])
     class_features = base.multi_modal_projector(encoded.features[:, 0]) if encoded.class_token else None
     width, per_patch = projected.shape[-1], [projected, encoded.keys[:, encoded.first :].to(projected.dtype)]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prumerge.errors import PrumergeError
 from prumerge.models._vision import Encoded, Merging, encode
+from prumerge.models._weights import device_of, within_call
 
 LLAVA_INPUTS = ("vision_feature_layer", "vision_feature_select_strategy")
 
@@ -35,7 +36,7 @@ def run_tower(
         for name in LLAVA_INPUTS
     )
     strategy = strategy or asked
-    encoded = encode(tower, pixels.to(tower.device), layers, merging)
+    encoded = encode(tower, pixels.to(device_of(tower)), layers, merging)
     if (strategy == "default") != encoded.class_token:
         raise PrumergeError(
             f"vision_feature_select_strategy={strategy!r} does not fit this vision tower: "
@@ -52,18 +53,20 @@ def run_model(
     return output, {layer: output.hidden_states[layer] for layer in layers}
 
 
-def scored(
-    hidden: Float[Tensor, "B S C"], norm: Any, attention: Any, heads: int, *, class_token: bool = False
-) -> Encoded:
-    """A layer's input with the keys and queries that the layer makes of it."""
-    read = norm(hidden)
-    queries = attention.q_proj(read[:, :1] if class_token else read)
-    return Encoded(hidden, queries, attention.k_proj(read), heads, class_token)
+def scored(hidden: Float[Tensor, "B S C"], layer: Any, norm: Any, attention: Any, heads: int) -> Encoded:
+    """A layer's input with the keys and queries that its parts make of it, for towers without class token."""
+
+    def compute(hidden: Tensor) -> tuple[Tensor, Tensor]:
+        read = norm(hidden)
+        return attention.q_proj(read), attention.k_proj(read)
+
+    queries, keys = within_call(layer, compute, hidden)
+    return Encoded(hidden, queries, keys, heads, class_token=False)
 
 
 def siglip(base: Any, tower: Any, *pixels: Any, **inputs: Any) -> tuple[Any, Encoded]:
     """A family that reads the last output of a tower laid out as SigLIP's."""
     last = len(tower.encoder.layers) - 1
     output, hidden = run_model(base.get_image_features, *pixels, layers=[last], **inputs)
-    layer = tower.encoder.layers[last]
-    return output, scored(hidden[last], layer.layer_norm1, layer.self_attn, tower.config.num_attention_heads)
+    layer, heads = tower.encoder.layers[last], tower.config.num_attention_heads
+    return output, scored(hidden[last], layer, layer.layer_norm1, layer.self_attn, heads)

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from prumerge import ops
 from prumerge.errors import PrumergeError
+from prumerge.models._weights import within_call
 from prumerge.scores import Layer
 
 
@@ -137,12 +138,9 @@ def encode(
             if sizes is None or source is None:
                 sizes = torch.ones(hidden.shape[:2], device=hidden.device)
                 source = torch.arange(hidden.shape[1], device=hidden.device).expand(len(hidden), -1)
-            read = block.layer_norm1(hidden)
-            hidden = hidden + block.self_attn(read, attention_mask=bias)[0]
-            row = merging.match(_mean_keys(block.self_attn, read), r, class_token=class_token)
-            hidden, sizes = ops.merged(hidden, sizes, row, hidden.shape[1] - r)
+            match = partial(merging.match, r=r, class_token=class_token)
+            hidden, sizes, row = within_call(block, partial(_merged, block, match, r, bias), hidden, sizes)
             source = row.gather(1, source)
-            hidden = hidden + block.mlp(block.layer_norm2(hidden))
         else:
             hidden = block(hidden, bias)
         if depth + 1 in {*wanted, scoring, *other.values()}:
@@ -154,10 +152,7 @@ def encode(
         sizes, source = sizes.gather(1, order), source[:, int(class_token) :] - int(class_token)
 
     def scores(depth: int) -> tuple[Tensor, Tensor]:
-        block = blocks[depth]
-        read = block.layer_norm1(states[depth])
-        queries = block.self_attn.q_proj(read[:, :1] if class_token else read)
-        return queries, block.self_attn.k_proj(read)
+        return within_call(blocks[depth], partial(_scored, blocks[depth], class_token), states[depth])
 
     queries, keys = scores(scoring)
     return Encoded(
@@ -172,6 +167,30 @@ def encode(
         sizes=sizes if merging is not None and merging.proportional else None,
         source=source,
     )
+
+
+def _scored(block: Any, class_token: bool, hidden: Float[Tensor, "B S C"]) -> tuple[Tensor, Tensor]:
+    """Queries (of the class token, if there is one) and keys that a layer makes of its input."""
+    read = block.layer_norm1(hidden)
+    queries = block.self_attn.q_proj(read[:, :1] if class_token else read)
+    return queries, block.self_attn.k_proj(read)
+
+
+def _merged(
+    block: Any,
+    match: Callable[[Tensor], Tensor],
+    r: int,
+    bias: Tensor | None,
+    hidden: Float[Tensor, "B S C"],
+    sizes: Float[Tensor, "B S"],
+) -> tuple[Float[Tensor, "B S2 C"], Float[Tensor, "B S2"], Int[Tensor, "B S"]]:
+    """A layer that merges `r` tokens between attention and MLP: its output, the sizes of its tokens, and
+    which of them each token went into."""
+    read = block.layer_norm1(hidden)
+    hidden = hidden + block.self_attn(read, attention_mask=bias)[0]
+    row = match(_mean_keys(block.self_attn, read))
+    hidden, sizes = ops.merged(hidden, sizes, row, hidden.shape[1] - r)
+    return hidden + block.mlp(block.layer_norm2(hidden)), sizes, row
 
 
 def _bias(tower: Any, sizes: Tensor | None, dtype: torch.dtype) -> Float[Tensor, "B 1 1 S"] | None:
@@ -189,9 +208,13 @@ def _bias(tower: Any, sizes: Tensor | None, dtype: torch.dtype) -> Float[Tensor,
 def _mean_keys(attention: Any, read: Float[Tensor, "B S C"]) -> Float[Tensor, "B S D"]:
     """Keys averaged over heads."""
     project, split = attention.k_proj, (attention.num_heads, attention.head_dim)
-    if type(project) is nn.Linear:  # the mean of projections is the projection by the mean
+    if type(project) is not nn.Linear:
+        return project(read).unflatten(-1, split).mean(-2)
+
+    def by_the_mean(read: Tensor) -> Tensor:  # which is the mean of the projections by all heads
         return F.linear(read, project.weight.unflatten(0, split).mean(0), project.bias.view(split).mean(0))
-    return project(read).unflatten(-1, split).mean(-2)
+
+    return within_call(project, by_the_mean, read)
 
 
 def _in_order(source: Int[Tensor, "B S0"], count: int) -> tuple[Int[Tensor, "B S"], Int[Tensor, "B S0"]]:

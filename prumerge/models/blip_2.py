@@ -9,6 +9,7 @@ import torch
 
 from prumerge.models._family import Family
 from prumerge.models._qformer import deliver, project, scored
+from prumerge.models._weights import device_of, weight_of
 from prumerge.tokens import VisualTokens
 
 INPUTS = ("pixel_values", "interpolate_pos_encoding")
@@ -17,12 +18,12 @@ INPUTS = ("pixel_values", "interpolate_pos_encoding")
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
     """The Q-Former's tokens of each picture."""
     seen = base.vision_model(
-        inputs["pixel_values"].to(base.device),
+        inputs["pixel_values"].to(device_of(base)),
         interpolate_pos_encoding=inputs.get("interpolate_pos_encoding") or False,
         return_dict=True,
     ).last_hidden_state
     outputs = base.qformer(
-        query_embeds=base.query_tokens.expand(len(seen), -1, -1),
+        query_embeds=weight_of(base, "query_tokens").expand(len(seen), -1, -1),
         encoder_hidden_states=seen,
         encoder_attention_mask=torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device),
         output_hidden_states=True,

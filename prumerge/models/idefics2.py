@@ -15,13 +15,14 @@ from prumerge.models._delivery import as_they_are
 from prumerge.models._family import Family
 from prumerge.models._pictures import pictures
 from prumerge.models._vision import Encoded
+from prumerge.models._weights import device_of
 from prumerge.tokens import VisualTokens
 
 
 def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
     """The resampler's tokens of each picture (or tile)."""
     pixels, mask = inputs["pixel_values"], inputs.get("pixel_attention_mask")
-    found = base.get_image_features(pixels.to(base.device), mask, return_dict=True).pooler_output
+    found = base.get_image_features(pixels.to(device_of(base)), mask, return_dict=True).pooler_output
     count = base.connector.perceiver_resampler.n_latents
     tokens = torch.cat(list(found)).unflatten(0, (-1, count))
     return pictures(Encoded(tokens, tokens, tokens, heads=1, class_token=False), 1, count)

@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from prumerge.errors import PrumergeError
 from prumerge.models._delivery import as_tensor, as_they_are
 from prumerge.models._family import Family
 from prumerge.models._pictures import blocks, pictures
 from prumerge.models._towers import LLAVA_INPUTS, run_model
 from prumerge.models._vision import Encoded
+from prumerge.models._weights import device_of, within_call
 from prumerge.tokens import VisualTokens
 
 
@@ -32,19 +35,20 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
     scoring = min(wanted, depth - 1)
     output, hidden = run_model(
         base.get_image_features,
-        inputs["pixel_values"].to(base.device),
+        inputs["pixel_values"].to(device_of(base)),
         vision_feature_layer=layer,
         layers=[wanted, scoring],
     )
     block = tower.encoder.layer[scoring]
-    attention, read = block.attention, block.layernorm_before(hidden[scoring])
-    encoded = Encoded(
-        features=hidden[scoring],
-        queries=attention.q_norm(attention.q_proj(read[:, :1])),
-        keys=attention.k_norm(attention.k_proj(read)),
-        heads=attention.num_heads,
-        class_token=True,
-    )
+    attention = block.attention
+
+    def compute(hidden: Tensor) -> tuple[Tensor, Tensor]:
+        read = block.layernorm_before(hidden)
+        queries = attention.q_norm(attention.q_proj(read[:, :1]))
+        return queries, attention.k_norm(attention.k_proj(read))
+
+    queries, keys = within_call(block, compute, hidden[scoring])
+    encoded = Encoded(hidden[scoring], queries, keys, attention.num_heads, class_token=True)
     tokens, size = output.pooler_output, round(1 / config.downsample_ratio)
     side = math.isqrt(tokens.shape[1])
     pool = partial(blocks, columns=side * size, size=size)

@@ -18,6 +18,7 @@ from prumerge.models._family import Family
 from prumerge.models._pictures import pictures, side
 from prumerge.models._tiles import stacked, tiled, tiles_of
 from prumerge.models._towers import LLAVA_INPUTS, run_tower
+from prumerge.models._weights import weight_of
 from prumerge.tokens import Separators, VisualTokens
 
 
@@ -43,7 +44,7 @@ def _videos(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
     count = frames * length**2
     newline = Separators(
         at=torch.tensor([count]),
-        features=base.image_newline[None].to(pooled),
+        features=weight_of(base, "image_newline")[None].to(pooled),
         of=torch.zeros(count, dtype=torch.long),
     )
     return pictures(

@@ -14,6 +14,7 @@ from prumerge.models._delivery import as_they_are
 from prumerge.models._family import Family
 from prumerge.models._pictures import blocks
 from prumerge.models._towers import run_model, scored
+from prumerge.models._weights import device_of
 from prumerge.tokens import VisualTokens
 
 
@@ -27,13 +28,13 @@ def encode(base: Any, inputs: Mapping[str, Any]) -> list[VisualTokens]:
     scoring = min(max(wanted), depth - 1)
     output, hidden = run_model(
         base.get_image_features,
-        inputs["pixel_values"].to(base.device),
+        inputs["pixel_values"].to(device_of(base)),
         sizes,
         vision_feature_layer=layers,
         layers=[*wanted, scoring],
     )
     layer = tower.transformer.layers[scoring]
-    encoded = scored(hidden[scoring], layer.attention_norm, layer.attention, layer.attention.num_heads)
+    encoded = scored(hidden[scoring], layer, layer.attention_norm, layer.attention, layer.attention.num_heads)
     patch, size = tower.patch_size, config.spatial_merge_size
     grids = [(int(height) // patch, int(width) // patch) for height, width in sizes]
     counts = [rows * columns for rows, columns in grids]

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from prumerge.models._family import Family
+from prumerge.models._weights import weight_of
 from prumerge.models.llava import INPUTS, encode, project
 
 
@@ -45,7 +46,7 @@ class Experts(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "B S H"]) -> Float[Tensor, "B S H"]:
         tokens = hidden.flatten(0, 1)
-        likely = F.linear(tokens.float(), self.gate.weight.float()).softmax(-1)
+        likely = F.linear(tokens.float(), weight_of(self.gate, "weight").float()).softmax(-1)
         weights, chosen = likely.topk(self.top_k)  # [T, top_k]
         if self.top_k > 1:
             weights = weights / weights.sum(-1, keepdim=True)

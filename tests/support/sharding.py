@@ -1,0 +1,55 @@
+"""A LLaVA in training whose layers, those of the tower too, are sharded among two processes (FSDP2)."""
+
+import copy
+
+import torch
+from families import FAMILIES, rows_of
+from torch import distributed
+
+import prumerge
+
+ROWS = rows_of(FAMILIES["Llava"])
+
+
+def loss_of(model, row, spec):
+    inputs = FAMILIES["Llava"].prompt(row)
+    labels = inputs["input_ids"].masked_fill(inputs["input_ids"] == model.config.image_token_id, -100)
+    with prumerge.attach(model, spec):
+        return model(**inputs, labels=labels).loss
+
+
+def gradients_where_whole(spec):
+    """The loss of each row, and the gradients of their mean."""
+    model = copy.deepcopy(FAMILIES["Llava"].model()).train()
+    losses = torch.stack([loss_of(model, row, spec) for row in ROWS])
+    losses.mean().backward()
+    return losses.detach(), {n: w.grad for n, w in model.named_parameters() if w.grad is not None}
+
+
+def gradients_where_sharded(spec, folder):
+    """The same, each row in a process of its own."""
+    torch.multiprocessing.spawn(_process, (spec, str(folder)), nprocs=len(ROWS))
+    losses = torch.stack([torch.load(folder / f"loss{rank}") for rank in range(len(ROWS))])
+    return losses, torch.load(folder / "gradients")
+
+
+def _process(rank, spec, folder):
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor
+
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=len(ROWS)
+    )
+    mesh = distributed.init_device_mesh("cpu", (len(ROWS),))
+    model = copy.deepcopy(FAMILIES["Llava"].model()).train()
+    for layer in (*model.model.vision_tower.encoder.layers, *model.model.language_model.layers, model):
+        fully_shard(layer, mesh=mesh)
+    assert all(isinstance(weight, DTensor) for weight in model.parameters())
+    loss = loss_of(model, ROWS[rank], spec)
+    loss.backward()
+    whole = {n: w.grad.full_tensor() for n, w in model.named_parameters() if w.grad is not None}
+    torch.save(loss.detach(), f"{folder}/loss{rank}")
+    if rank == 0:
+        torch.save(whole, f"{folder}/gradients")
+    distributed.destroy_process_group()
