@@ -7,14 +7,13 @@ method of this package at 36, 64 and 144. unseen: at 36 tokens on a font and on 
 training never showed. video: on clips of eight frames, 16, 36 and 144 tokens of each frame.
 
 Answers gather in `evaluation/` (not committed); a run that was stopped continues. What is committed is the
-summary, with machine, versions and date, and the picture of all methods.
+summary, with machine, versions and date; docs/generate.py draws the picture of all methods from it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +23,6 @@ from measure import save
 from prumerge.catalogue import built_in, entry
 
 FOLDER = Path("evaluation")
-PICTURE = Path("docs/images/methods.png")
 METHODS = "prumerge,prumerge_plus,topk,spatial,pool,sequential"
 OF_CLIPS = [name for name in built_in() if "frames" in entry(name).needs]
 EVERY = dict.fromkeys(["prumerge", *(name for name in built_in() if name not in OF_CLIPS)])
@@ -54,8 +52,6 @@ def main() -> None:
             arguments = ["-o", FOLDER / name, "--questions", str(questions), *methods]
             subprocess.run([command, "evaluate", *arguments], check=True, stdout=subprocess.DEVNULL)
         save(name, {"questions": questions, **json.loads((FOLDER / name / "summary.json").read_text())})
-        if name == "every_method":
-            shutil.copyfile(FOLDER / name / "pareto.png", PICTURE)
 
 
 if __name__ == "__main__":

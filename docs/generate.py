@@ -12,9 +12,11 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from roofline_tables import (
     roofline_command,
     roofline_conventions,
@@ -27,7 +29,10 @@ from typer.testing import CliRunner
 
 from prumerge.catalogue import FACTS, built_in, entry
 from prumerge.cli import app
-from prumerge.evaluate.report import MEASURES
+from prumerge.evaluate.charts import pareto
+from prumerge.evaluate.records import MEASURES
+from prumerge.evaluate.report import Row
+from prumerge.evaluate.statistics import Comparison
 from prumerge.supported import all_facts, families
 
 ROOT = Path(__file__).parent.parent
@@ -82,7 +87,7 @@ def family_facts() -> str:
 
 
 def command_line() -> str:
-    text = CliRunner().invoke(app, ["--help"], terminal_width=100, prog_name="prumerge").output.strip()
+    text = CliRunner().invoke(app, ["--help"], terminal_width=80, prog_name="prumerge").output.strip()
     return f"```text\n$ prumerge --help\n{text}\n```"
 
 
@@ -292,6 +297,9 @@ def differences() -> str:
     return "\n".join(rows)
 
 
+PICTURES = {"methods.png": "every_method"}
+"""Charts of results in docs/images; each holds a hash of what it was drawn from."""
+
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
     for block in (
@@ -324,6 +332,22 @@ def _result(name: str) -> dict[str, Any]:
     return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
 
 
+def chart(path: Path, result: str, check: bool) -> bool:
+    """Whether a picture of results is not of these; it is then drawn anew unless it is only checked."""
+    source = sha256((ROOT / "benchmarks" / "results" / f"{result}.json").read_bytes()).hexdigest()
+    if path.is_file():
+        with Image.open(path) as picture:
+            if picture.info.get("Source") == source:
+                return False
+    if not check:
+        rows = [
+            Row(**{**row, "against_none": row["against_none"] and Comparison(**row["against_none"])})
+            for row in _result(result)["methods"]
+        ]
+        pareto(rows).savefig(path, dpi=150, metadata={"Software": None, "Source": source})
+    return True
+
+
 def fresh(text: str) -> str:
     """A document with every generated block written anew."""
     pattern = re.compile(r"<!-- (\w+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -335,6 +359,9 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
     stale = []
+    for name, result in PICTURES.items():
+        if chart(path := ROOT / "docs" / "images" / name, result, check):
+            stale.append(str(path.relative_to(ROOT)))
     for document in DOCUMENTS:
         text = document.read_text()
         if (new := fresh(text)) != text:

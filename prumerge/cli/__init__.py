@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from prumerge import __version__
+from prumerge.cli.options import Context
 from prumerge.errors import PrumergeError
 
 COMMANDS = (
@@ -44,7 +45,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def start(
-    context: typer.Context,
+    context: Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
     """Prune and merge the visual tokens of vision-language models."""
@@ -67,7 +68,7 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning  # type: ignore[assignment]
-            code = app(standalone_mode=False)
+            code = app(prog_name="prumerge", standalone_mode=False)
         sys.stdout.flush()
     except (PrumergeError, UsageError) as error:
         if os.environ.get("PRUMERGE_TRACEBACK"):

@@ -60,9 +60,12 @@ def demo(
             row["right"],
             row["untouched"]["answer"],
             row["reduced"]["answer"],
-            tokens_left(row["reduced"]["visual_tokens"], method, available),
+            f"{row['reduced']['visual_tokens']:g}",
         ]
         for row in rows
     ]
-    print_table(("picture", "question", "right", f"all {available}", str(method), "tokens"), table)
+    print_table(("picture", "question", "right", f"all {available}", "few", "tokens"), table)
+    counts = {tokens_left(row["reduced"]["visual_tokens"], method, available) for row in rows}
+    left = f"{counts.pop()} visual tokens" if len(counts) == 1 else "as many visual tokens as it chose"
+    say(f"few: {method}, {left}.")
     say(f"What was kept and merged: {', '.join(dict.fromkeys(row['picture'] for row in rows))}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prumerge.cli import options as shared
-from prumerge.cli.output import print_json, print_list
+from prumerge.cli.output import print_json, print_table
 
 
 def families(as_json: shared.JsonOption = False) -> None:
@@ -16,12 +16,8 @@ def families(as_json: shared.JsonOption = False) -> None:
     if as_json:
         print_json([asdict(one) for one in found])
         return
-    print_list(
-        [
-            (
-                one.name,
-                f"{one.summary} Takes {one.takes}; attention: {one.attention}; reduced {one.reduced}.",
-            )
-            for one in found
-        ]
-    )
+    rows = [
+        [one.name, f"{one.summary} Takes {one.takes}; attention: {one.attention}; reduced {one.reduced}."]
+        for one in found
+    ]
+    print_table(("family", "what it is and how it is read"), rows)

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from prumerge.pipeline.options import Options
     from prumerge.reducer import Reducer
 
+    Context = typer.Context
+else:
+    Context = typer.Context.__mro__[1]  # what typer hands over: its own, or in older versions click's
+
 
 def _methods(incomplete: str) -> list[str]:
     """Names of methods that complete the last one of a list or a chain."""
@@ -229,7 +233,7 @@ def _sample_pictures() -> list[Path]:
     return sorted(SAMPLES.glob("*.jpg"))
 
 
-def given(context: typer.Context) -> set[str]:
+def given(context: Context) -> set[str]:
     """The options that stand on the command line, as the help writes them."""
     return {
         next(name for name in option.opts if name.startswith("--"))
@@ -240,7 +244,7 @@ def given(context: typer.Context) -> set[str]:
     }
 
 
-def only(context: typer.Context, allowed: Collection[str], chosen: str) -> None:
+def only(context: Context, allowed: Collection[str], chosen: str) -> None:
     """Raise PrumergeError for options that have no effect beside the one that was chosen."""
     idle = sorted(given(context) - {*allowed, chosen.split()[0], "--json"})
     if idle:

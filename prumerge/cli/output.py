@@ -90,8 +90,8 @@ def print_table(
     numeric = [is_numeric(cells) for cells in columns]
     console = Console(width=available or 10_000, highlight=False)
     for part in layout(names, columns, keys, available):
-        table = Table(box=SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), show_edge=False, title_justify="left")
-        table.title, title = title, None
+        table = Table(box=SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), pad_edge=False, show_edge=False)
+        table.title, table.title_justify, title = title, "left", None
         for column, size in part:
             side = "right" if numeric[column] else "left"
             table.add_column(Text(names[column]), justify=side, width=size)  # type: ignore[arg-type]
@@ -142,7 +142,7 @@ def breakable(cell: str, longest: int = _WORDS) -> str:
     if longest_word([cell]) <= longest:
         return cell
     lines = [""]
-    for piece in re.findall(r"[^\s,:+@]*[\s,:+@]?", cell):
+    for piece in re.findall(r"[^\s,:+]*[\s,:+]?", cell):
         if len(lines[-1]) + len(piece.rstrip()) > longest and lines[-1]:
             lines.append("")
         lines[-1] += piece

@@ -40,7 +40,7 @@ def _conventions(incomplete: str) -> list[str]:
 
 
 def roofline(
-    context: typer.Context,
+    context: shared.Context,
     model: Annotated[
         str,
         typer.Option(

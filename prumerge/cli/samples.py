@@ -27,7 +27,7 @@ def samples(
         for sample in found:
             with written(folder / sample.path.name) as draft:
                 draft.write_bytes(sample.path.read_bytes())
-    where = folder or Path()
+    where = folder or Path()  # by their names alone if they were not written
     if as_json:
         print_json(
             [

@@ -112,9 +112,10 @@ def _bounds(rows: Sequence[Row]) -> tuple[float, float]:
 def _scale(axis: Any, bounds: tuple[float, float]) -> None:
     """Percent right, on a logarithmic scale of errors."""
     largest, smallest = bounds
+    room = (largest / smallest) ** 0.09  # for a figure
     ticks: list[int] = []
-    for right in reversed(_TICKS):  # those that leave room between
-        if smallest <= 100 - right <= largest and (not ticks or (100 - right) / (100 - ticks[-1]) > 1.22):
+    for right in reversed(_TICKS):
+        if smallest <= 100 - right <= largest and (not ticks or 100 - right >= room * (100 - ticks[-1])):
             ticks.append(right)
     axis.set_ticks([100 - tick for tick in ticks], [str(tick) for tick in ticks])
     axis.set_ticks([], minor=True)
@@ -225,10 +226,12 @@ def _dots(rows: Sequence[Row], curves: dict[str, list[Row]]) -> Any:
         budget: {name_of(row): row for row in _methods(rows) if budget_of(row) == budget}
         for budget in dict.fromkeys(map(budget_of, _methods(rows)))
     }
-    budgets = [one for one, found in by_budget.items() if 2 * len(found) >= len(curves)] or list(by_budget)
+    budgets = [one for one, found in by_budget.items() if 3 * len(found) >= len(curves)] or list(by_budget)
+    shown = {name for budget in budgets for name in by_budget[budget]}
+    curves = {name: points for name, points in curves.items() if name in shown}
     lines = _lines(curves, by_budget[budgets[0]] if budgets else {})
     height = 1.3 + 0.2 * max(3, len(lines))
-    figure = Figure(figsize=(3 + 3 * max(1, len(budgets)), height), layout="constrained")
+    figure = Figure(figsize=(2.8 + 2.5 * max(1, len(budgets)), height), layout="constrained")
     panels = figure.subplots(1, max(1, len(budgets)), sharey=True, squeeze=False)[0]
     for axes in panels:
         axes.set(xscale="log", xlim=bounds, ylim=(len(lines) - 0.5, -0.8))
@@ -254,7 +257,7 @@ def _dots(rows: Sequence[Row], curves: dict[str, list[Row]]) -> Any:
         elif name in colours:
             label.set(fontweight="bold")
     figure.supxlabel("% of questions right (scale of errors)", fontsize=10)
-    _caption(figure, rows)
+    _caption(figure, rows, "; in brackets: tokens read" if len(budgets) > 1 else "; (tokens read)")
     return figure
 
 
@@ -276,7 +279,7 @@ def _dot(axes: Any, at: int, row: Row, rows: Sequence[Row], colour: str | None) 
         axes.plot([_error(end) for end in bar], [at, at], color=colour or _GREY, linewidth=1.5, alpha=0.5)
     axes.plot(_error(row.accuracy), at, marker="o", markersize=5, color=colour or _GREY)
     budget = budget_of(row)
-    read = "" if budget == str(round(row.tokens)) else f"  of {row.tokens:.0f}"
+    read = "" if budget == str(round(row.tokens)) else f" ({row.tokens:.0f})"
     axes.annotate(
         f"{row.accuracy:.1f}{read}",
         (1.01, at),
@@ -292,10 +295,11 @@ def _titled(place: str) -> str:
     return place if place.startswith("before") else f"inside the {place}"
 
 
-def _caption(figure: Any, rows: Sequence[Row]) -> None:
+def _caption(figure: Any, rows: Sequence[Row], brackets: str = "") -> None:
     if any(row.against_none for row in rows):
         figure.suptitle(
-            f"{max(row.questions for row in rows)} questions; bars: 95 % interval of the difference to none",
+            f"{max(row.questions for row in rows)} questions; bars: 95 % interval of the difference to none"
+            + brackets,
             fontsize=9,
             color=_GREY,
             x=0.99,

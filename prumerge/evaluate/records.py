@@ -69,7 +69,7 @@ class Log:
         self.path = path
         self.records: list[Record] = []
         header = _line({"settings": settings})
-        data = _bytes(path) if path.exists() else b""
+        data = _bytes(path) if path.is_file() else b""
         whole = data[: data.rfind(b"\n") + 1]
         self.repaired = len(data) - len(whole)
         """Bytes of an unfinished last line that were cut off."""
@@ -85,7 +85,8 @@ class Log:
                 )
         if path.exists():
             with self._writing() as file:
-                file.truncate(len(whole))
+                if self.repaired:
+                    file.truncate(len(whole))
         self._header = b"" if whole else header  # goes before the first answer
 
     def append(self, record: Record) -> None:

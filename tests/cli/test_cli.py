@@ -15,7 +15,16 @@ SAMPLE = str(samples()[0].path)
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["methods"], ["methods", "prumerge"], ["families"], ["answer", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["-h"],
+        ["--version"],
+        ["methods"],
+        ["methods", "prumerge"],
+        ["families"],
+        ["answer", "--help"],
+    ],
 )
 def test_help_and_tables_do_not_import_torch(arguments):
     program = (
@@ -56,16 +65,44 @@ def test_answer_as_json_counts_tokens_and_times_stages(run):
     assert row["prefill_ms"] > 0
 
 
-def test_answer_attends_in_proportion_to_sizes(run, monkeypatch):
-    from prumerge import answering
+@pytest.fixture
+def asked(monkeypatch):
+    """The options of every question that the command line asked."""
+    from prumerge.cli import model
 
-    sizes, real = [], answering.column_sizes
-    monkeypatch.setattr(answering, "column_sizes", lambda *given: sizes.append(real(*given)) or sizes[-1])
-    arguments = ("answer", SAMPLE, "is there a star?", "--reducer", "pool", "--keep", "36", "--json")
-    assert run(*arguments)[0] == 0
-    assert sizes == []
-    assert run(*arguments, "--size-bias")[0] == 0
-    assert sizes[0].unique(return_counts=True)[1].tolist()[1] == 36  # of 16 patches each
+    seen, real = [], model.ask
+
+    def ask(*arguments, **named):
+        seen.append(arguments[5])
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(model, "ask", ask)
+    return seen
+
+
+def test_answer_attends_in_proportion_to_sizes(run, asked):
+    arguments = ("answer", SAMPLE, "is there a star?", "--reducer", "pool", "--keep", "36")
+    assert run(*arguments)[0] == run(*arguments, "--size-bias")[0] == 0
+    assert [options.size_bias for options in asked] == [False, True]
+
+
+@pytest.mark.parametrize("keep", ["25%", "0.25", "144"])
+def test_keep_is_a_count_or_a_share(run, keep):
+    arguments = ("answer", SAMPLE, "is there a star?", "--reducer", "spatial", "--keep", keep, "--json")
+    assert json.loads(run(*arguments)[1])["visual_tokens"] == 144
+
+
+def test_keep_auto_is_the_methods_own_choice(run):
+    arguments = ("answer", SAMPLE, "is there a star?", "--json")
+    own, auto = (json.loads(run(*arguments, *more)[1]) for more in ((), ("--keep", "auto")))
+    assert own["visual_tokens"] == auto["visual_tokens"]
+
+
+def test_several_methods_stand_side_by_side(run):
+    reducers = "prumerge:keep=36,k=8,spatial:keep=36"
+    _, out, _ = run("answer", SAMPLE, "is there a star?", "--reducer", reducers, "--json")
+    rows = [(row["method"], row["visual_tokens"]) for row in json.loads(out)]
+    assert rows == [("prumerge:keep=36,k=8", 37), ("spatial:keep=36", 36)]
 
 
 def test_compare_puts_the_untouched_model_beside_the_reduced_one(run):
@@ -76,6 +113,8 @@ def test_compare_puts_the_untouched_model_beside_the_reduced_one(run):
     _, table, _ = run("answer", SAMPLE, "is there a star?", "--compare")
     assert "untouched" in table
     assert "prefill ms" in table
+    _, table, _ = run("answer", SAMPLE, "is there a star?", "--compare", "--keep", "36")
+    assert "37 (keep 36 + 1)" in table
 
 
 def test_show_writes_the_picture_and_nothing_else(run, tmp_path):
@@ -108,6 +147,66 @@ def test_show_draws_patches_that_the_vision_tower_merged(run, tmp_path):
     assert target.stat().st_size > 10_000
 
 
+@pytest.mark.parametrize(
+    ("reducer", "kept"),
+    [
+        ("fastv:keep=36", 36),
+        ("pyramiddrop:keep=36", 36),
+        ("spatial:keep=144+fastv:keep=36", 36),
+        ("sparsevlm", None),
+    ],
+)
+def test_show_draws_what_the_last_layer_of_the_language_model_reads(run, tmp_path, reducer, kept):
+    arguments = (
+        "--reducer",
+        reducer,
+        "--question",
+        "is there a heart?",
+        "-o",
+        tmp_path / "kept.png",
+        "--json",
+    )
+    code, out, _ = run("show", SAMPLE, *arguments)
+    report = json.loads(out)
+    assert (code, report["visual_tokens"]) == (0, 576)
+    assert report["kept"] == len(set(report["index"])) == (kept or report["kept"])
+    assert 0 < report["kept"] < 576
+
+
+def test_what_show_draws_of_a_method_between_layers_follows_the_question(run, tmp_path):
+    def index(question):
+        arguments = (
+            "--reducer",
+            "fastv:keep=36",
+            "--question",
+            question,
+            "-o",
+            tmp_path / "kept.png",
+            "--json",
+        )
+        return json.loads(run("show", SAMPLE, *arguments)[1])["index"]
+
+    assert index("is there a heart?") != index("what does the sign say?")
+
+
+def test_show_draws_the_frames_of_a_clip_below_each_other(run, tmp_path):
+    frames = [Image.new("RGB", (60, 60), colour) for colour in ("red", "green", "blue")]
+    frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:])
+    code, out, _ = run("show", tmp_path / "clip.gif", "-o", tmp_path / "kept.png", "--frames", "2")
+    assert (code, "of 1152 visual tokens left" in out) == (0, True)
+    with Image.open(tmp_path / "kept.png") as picture:
+        assert picture.height > 900
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
+def test_charts_are_written_as_pictures_and_as_vectors(run, tmp_path, kind):
+    target = tmp_path / f"attention.{kind}"
+    assert run("plot-attention", "--sample", "1", "-o", target)[0] == 0
+    assert {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[kind] == target.read_bytes()[
+        : 4 + (kind == "svg")
+    ]
+
+
 def test_plot_attention_writes_the_figure(run, tmp_path):
     code, out, _ = run("plot-attention", SAMPLE, "-o", tmp_path / "attention.png", "--json")
     report = json.loads(out)
@@ -123,6 +222,41 @@ def test_a_picture_of_ones_own_goes_through_answer_and_show(run, tmp_path):
     assert run("show", tmp_path / "own.webp", "-o", tmp_path / "kept.jpg")[0] == 0
 
 
+def test_a_clip_is_asked_about_as_media_and_by_video(run, tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (60, 60), (90 * number, 0, 0)).save(folder / f"{number}.png")
+    arguments = ("is there a star?", "--frames", "2", "--reducer", "none", "--json")
+    plain, alias = run("answer", folder, *arguments), run("answer", "--video", folder, *arguments)
+    assert plain[0] == alias[0] == 0
+    assert json.loads(plain[1])["visual_tokens"] == json.loads(alias[1])["visual_tokens"] == 2 * 576
+
+
+def test_samples_are_listed_written_and_asked_about(run, tmp_path):
+    code, out, _ = run("samples", tmp_path / "new" / "pictures", "--json")
+    listed = json.loads(out)
+    assert code == 0
+    assert [one["picture"] for one in listed] == [
+        str(tmp_path / "new" / "pictures" / sample.path.name) for sample in samples()
+    ]
+    for sample in samples():
+        assert (tmp_path / "new" / "pictures" / sample.path.name).read_bytes() == sample.path.read_bytes()
+    question = samples()[1].questions[0].text
+    by_path = run("answer", samples()[1].path, question)
+    assert run("answer", "--sample", "2", question) == by_path
+    assert run("answer", "--sample", samples()[1].path.stem, question) == by_path
+    assert question in run("samples")[1]
+
+
+def test_the_embedded_model_says_which_words_it_does_not_know(run):
+    code, out, err = run("answer", "--sample", "1", "What is on the Table, or in the Kitchen?")
+    assert (code, out != "") == (0, True)
+    assert err.startswith("prumerge: the embedded model does not know 'table', 'kitchen': ")
+    known = [question.text for sample in samples() for question in sample.questions]
+    assert [run("answer", "--sample", "1", question)[2] for question in known] == [""] * len(known)
+
+
 def test_demo_answers_every_sample_question_and_draws_each_picture(run, tmp_path):
     code, out, _ = run("demo", "-o", tmp_path / "demo", "--json")
     rows = json.loads(out)
@@ -134,31 +268,72 @@ def test_demo_answers_every_sample_question_and_draws_each_picture(run, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["answer", "nowhere.png", "why?"], "there is no picture at 'nowhere.png'"),
-        (["answer", __file__, "why?"], "is no picture"),
+        (["answer", "nowhere.png", "what?"], "there is no picture at 'nowhere.png'"),
+        (["answer", __file__, "what?"], "is no picture"),
         (
-            ["answer", SAMPLE, "why?", "--reducer", "prune"],
-            "there is no method 'prune'; choose one of: ",
+            ["answer", SAMPLE, "what?", "--reducer", "prune"],
+            "there is no method 'prune' (did you mean 'divprune'?); choose one of: ",
         ),
-        (["show", SAMPLE, "--reducer", "fastv"], "fastv works inside the language model"),
-        (["answer", SAMPLE, "why?", "--reducer", "fastv:layer=9"], "the language model has 4 layers"),
-        (["answer", SAMPLE, "why?", "--reducer", "fastv+tome"], "write tome+fastv"),
-        (["answer", SAMPLE, "why?", "--reducer", "prumerge:x=1"], "prumerge has no option 'x'; it has: keep"),
-        (["answer", SAMPLE, "why?", "--keep", "0"], "keep must be at least 1"),
-        (["answer", SAMPLE, "why?", "--keep", "-3"], "keep must be at least 1"),
-        (["answer", SAMPLE, "why?", "--keep", "nan"], "keep"),
-        (["answer", SAMPLE, "why?", "--keep", "1.5"], "keep is a whole number of visual tokens or a share"),
-        (["answer", SAMPLE, "why?", "--keep", "577"], "keep is more than the 576 visual tokens"),
-        (["answer", SAMPLE, "why?", "--model", "no/where"], "there is no model to load at 'no/where'"),
-        (["answer", SAMPLE, "why?", "--device", "abacus"], "there is no device 'abacus'"),
-        (["answer", SAMPLE, "why?", "--max-new-tokens", "0"], "Invalid value for '--max-new-tokens'"),
+        (
+            ["show", SAMPLE, "--reducer", "fastv"],
+            "what fastv keeps depends on the question; ask one by --question",
+        ),
+        (
+            ["show", SAMPLE, "--reducer", "trim"],
+            "what trim keeps depends on the question; ask one by --question",
+        ),
+        (["show", SAMPLE, "--question", "what?"], "prumerge does not read the question; leave --question out"),
+        (["show", SAMPLE, "--reducer", "prumerge,spatial"], "one method at a time, not prumerge, spatial"),
+        (["show", "--sample", "1", SAMPLE], "Missing argument 'MEDIA'"),
+        (["show"], "Missing argument 'MEDIA'"),
+        (["show", SAMPLE, "-o", "."], "'.' is a folder; name a file in it, such as kept.png"),
+        (["demo", "-o", __file__], "is a file, not a folder; name another place"),
+        (["samples", __file__], "is a file, not a folder; name another place"),
+        (["answer", "--sample", "9", "what?"], "there is no sample '9'; choose one of: 9800013, "),
+        (["answer", "--sample", "980013", "what?"], "(did you mean '9800013'?)"),
+        (["answer", "--sample", "1", "--video", SAMPLE, "what?"], "give --video or --sample, not both"),
+        (["answer", "--sample", "1", SAMPLE, "what?"], "with --sample leave MEDIA out"),
+        (["answer", "--video", SAMPLE, SAMPLE, "what?"], "with --video leave MEDIA out"),
+        (
+            ["answer", SAMPLE, "what?", "--frames", "4"],
+            "is one picture, which has no frames; leave --frames out",
+        ),
+        (["answer", SAMPLE, "what?", "--positions", "odd"], "positions are compact, original, median"),
+        (["answer", SAMPLE, "what?", "--separators", "odd"], "separators are keep, drop, remake"),
+        (
+            ["answer", SAMPLE, "what?", "--relevance-model", "x"],
+            "prumerge: no method that asks --relevance-model",
+        ),
+        (
+            ["answer", SAMPLE, "what?", "--reducer", "trim", "--relevance-model", "no/where"],
+            "there is no CLIP model to load at 'no/where'",
+        ),
+        (["answer", SAMPLE, "what?", "--device", "meta"], "there is no device 'meta' to run on; take cpu"),
+        (
+            ["answer", SAMPLE, "what?", "--reducer", "a" * 5000],
+            "there is no method 'aaaaaaaaaaaaaaaaaaaaaaaaaaaa...a",
+        ),
+        (["plot-attention", SAMPLE, "-o", "a.gif"], "'a.gif' must end in .png, .jpg or .svg"),
+        (["answer", SAMPLE, "what?", "--reducer", "fastv:layer=9"], "the language model has 4 layers"),
+        (["answer", SAMPLE, "what?", "--reducer", "fastv+tome"], "write tome+fastv"),
+        (["answer", SAMPLE, "what?", "--reducer", "prumerge:x=1"], "prumerge has no option 'x'; it has: keep"),
+        (["answer", SAMPLE, "what?", "--keep", "0"], "keep must be at least 1"),
+        (["answer", SAMPLE, "what?", "--keep", "-3"], "keep must be at least 1"),
+        (["answer", SAMPLE, "what?", "--keep", "nan"], "keep"),
+        (["answer", SAMPLE, "what?", "--keep", "1.5"], "keep is a whole number of visual tokens or a share"),
+        (["answer", SAMPLE, "what?", "--keep", "577"], "keep is more than the 576 visual tokens"),
+        (["answer", SAMPLE, "what?", "--model", "no/where"], "there is no model to load at 'no/where'"),
+        (["answer", SAMPLE, "what?", "--device", "abacus"], "there is no device 'abacus'"),
+        (["answer", SAMPLE, "what?", "--max-new-tokens", "0"], "Invalid value for '--max-new-tokens'"),
         (["show", SAMPLE, "-o", "no/folder/kept.png"], "the folder 'no/folder' does not exist"),
-        (["show", SAMPLE, "-o", "kept.txt"], "must end in .png"),
+        (["show", SAMPLE, "-o", "kept.pdf"], "'kept.pdf' must end in .png, .jpg or .webp"),
         (["plot-attention", SAMPLE, "--heads", "two"], "heads must be 'joint' or 'split'"),
         (["plot-attention", SAMPLE, "--iqr", "-1"], "Invalid value for '--iqr'"),
         (["methods", "prune"], "there is no method 'prune'"),
         (["answer", SAMPLE], "Missing argument"),
-        (["nothing"], "No such command"),
+        (["nothing"], "No such command 'nothing'; see prumerge --help"),
+        (["shwo"], "No such command 'shwo'. Did you mean 'show'?; see prumerge --help"),
+        (["show", "--modl", "tiny"], "see prumerge show --help"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(
@@ -170,7 +345,15 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert (code, out) == (2, "")
     assert sentence in err
     assert "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1
+    assert len(err) < 1000
     assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_draws_methods_that_read_the_question(run, tmp_path):
+    code, _, err = run("demo", "-o", tmp_path / "demo", "--reducer", "fastv", "--keep", "36")
+    assert (code, err) == (0, "")
+    assert len(list((tmp_path / "demo").glob("*.png"))) == len(samples())
 
 
 def test_a_failure_leaves_an_older_picture_as_it_was(run, tmp_path):

@@ -131,7 +131,7 @@ def test_rescore_makes_the_same_table_from_the_answers_alone(evaluated, tmp_path
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stderr == ""
     assert done.stdout.replace(str(alone), "FOLDER") == out
-    for name in ("table.csv", "summary.json", "pareto.png"):
+    for name in REPORTS:
         assert (alone / name).read_bytes() == (folder / name).read_bytes()
 
 
@@ -152,10 +152,11 @@ def test_a_table_of_methods_that_were_asked_different_benchmarks(evaluated, run,
     code, out, _ = run("evaluate", *asking, *more, "-o", folder)
     assert code == 0
     assert "prumerge@36 48, random@36 72, topk@36 48" in out
-    line = next(line.split() for line in out.splitlines() if line.strip().startswith("topk@36"))
+    line = next(line for line in out.splitlines() if line.startswith("topk@36"))
     row = next(row for row in table(folder) if row["method"] == "topk@36")
     assert row["perception"] == ""
-    assert line[2:5] == [f"{float(row[name]):.1f}" for name in ("choice", "existence", "accuracy")]
+    assert line.split()[2] == f"{float(row['accuracy']):.1f}"
+    assert line.split()[-2:] == [f"{float(row[name]):.1f}" for name in ("choice", "existence")]
 
 
 def test_other_settings_are_refused_and_nothing_is_changed(evaluated, run, asking):
@@ -187,14 +188,20 @@ def test_reports_are_written_whole_or_not_at_all(evaluated, run, monkeypatch):
     monkeypatch.setattr(Path, "write_text", full)
     code, _, err = run("rescore", folder)
     assert code == 2
-    assert f"{folder / 'table.csv'} cannot be written (No space left on device)" in err
+    assert f"{folder / 'table.csv'} cannot be written (No space left on device); name another" in err
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["evaluate", "--reducer", "prune"], "there is no method 'prune'; choose one of: "),
+        (["evaluate", "--reducer", "prune"], "there is no method 'prune' (did you mean 'divprune'?); choose"),
+        (["evaluate", "--chart", "gif"], "there is no kind of chart 'gif'; choose one of: png, pdf, svg"),
+        (["evaluate", "-o", __file__], "is a file, not a folder; name another place"),
+        (["evaluate", "-o", f"{__file__}/deeper"], "is a file, not a folder; name another place"),
+        (["evaluate", "--quick", "--relevance-model", "x"], "no method that asks --relevance-model"),
+        (["evaluate", "--quick", "--positions", "odd"], "positions are compact, original, median"),
+        (["rescore", __file__], "is no file of answers: line 1 holds no settings"),
         (
             ["evaluate", "--benchmark", "colours"],
             "there is no benchmark 'colours'; choose from: all, attribute",
@@ -209,13 +216,90 @@ def test_reports_are_written_whole_or_not_at_all(evaluated, run, monkeypatch):
         (["rescore"], "Missing argument"),
     ],
 )
-def test_bad_input_is_one_sentence_and_leaves_nothing_behind(run, monkeypatch, tmp_path, arguments, sentence):
+def test_bad_input_is_one_sentence_and_leaves_nothing_behind(
+    run, unchecked, monkeypatch, tmp_path, arguments, sentence
+):
     monkeypatch.chdir(tmp_path)
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert sentence in err
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "sentence"),
+    [
+        (1, "{}", "is no file of answers: line 1 holds no settings"),
+        (1, "[1, 2]", "is no file of answers: line 1 holds no settings"),
+        (1, "hello", "is no file of answers: line 1 holds no settings"),
+        (3, "hello", "line 3: 'hello' is no answer; take the line out, or run evaluate anew"),
+        (3, "[1, 2]", "line 3: '[1, 2]' is no answer; take the line out, or run evaluate anew"),
+        (3, "{}", "line 3: 'benchmark' is missing; take the line out, or run evaluate anew"),
+        (
+            4,
+            {"benchmark": "existance"},
+            "line 4: there is no benchmark 'existance' (did you mean 'existence'?)",
+        ),
+        (4, {"score": "much"}, "line 4: score cannot be 'much'; take the line out, or run evaluate anew"),
+        (4, {"picture": True}, "line 4: picture cannot be True; take the line out, or run evaluate anew"),
+        (4, {"colour": "red"}, "line 4: 'colour' is not known; take the line out, or run evaluate anew"),
+    ],
+)
+@pytest.mark.parametrize("command", ["rescore", "evaluate"])
+def test_a_log_that_was_spoilt_is_named_with_its_line_and_left_alone(
+    evaluated, run, asking, command, line, text, sentence
+):
+    file = evaluated[0] / "answers.jsonl"
+    lines = file.read_text().splitlines()
+    lines[line - 1] = text if isinstance(text, str) else json.dumps({**json.loads(lines[line - 1]), **text})
+    file.write_text(spoilt := "\n".join(lines) + "\n")
+    arguments = [command, evaluated[0]] if command == "rescore" else [command, *asking, "-o", evaluated[0]]
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert str(file) in err
+    assert sentence in err
+    assert file.read_text() == spoilt
+
+
+def test_rescore_takes_the_file_as_well_as_its_folder(evaluated, run):
+    folder, out = evaluated
+    by_file = run("rescore", folder / "answers.jsonl")
+    assert by_file == run("rescore", folder)
+    assert by_file[1].replace(str(folder), "FOLDER") == out
+
+
+@pytest.mark.parametrize(("kind", "begins"), [("pdf", b"%PDF"), ("svg", b"<?xml")])
+def test_the_chart_is_written_as_vectors_as_well(evaluated, run, kind, begins):
+    code, out, _ = run("rescore", evaluated[0], "--chart", kind)
+    assert (code, f"pareto.{kind} are in" in out) == (0, True)
+    assert (evaluated[0] / f"pareto.{kind}").read_bytes().startswith(begins)
+
+
+def test_few_questions_say_that_they_are_few(evaluated):
+    assert (
+        "24 questions in each benchmark are few: a single answer moves its score by 4.2 points"
+        in evaluated[1]
+    )
+
+
+def test_the_extra_token_is_said_beside_keep(evaluated):
+    assert "prumerge: @36 is keep=35 and 1 for the rest." in evaluated[1]
+
+
+def test_the_folder_is_tried_before_anything_is_loaded(run, monkeypatch, tmp_path):
+    from prumerge.cli import model, output
+
+    def refuses(*_, **__):
+        raise PermissionError(13, "Permission denied", "/x/.prumerge-abc")
+
+    monkeypatch.setattr(output.tempfile, "mkstemp", refuses)
+    monkeypatch.setattr(model, "open_model", lambda *_: pytest.fail("a model was loaded"))
+    code, _, err = run("evaluate", "--quick", "-o", tmp_path / "new")
+    assert (code, err) == (
+        2,
+        f"prumerge: {tmp_path} cannot be written (Permission denied); name another place\n",
+    )
 
 
 def test_a_folder_without_a_single_answer_has_no_table(run, tmp_path):

@@ -6,16 +6,16 @@ import io
 import pytest
 from builders import record
 
-from prumerge.evaluate.records import by_method
+from prumerge.evaluate.records import MEASURES, by_method
 from prumerge.evaluate.report import (
     BLIND,
-    MEASURES,
     as_csv,
+    beside_keep,
     blind,
     columns,
     complete,
+    few,
     measure,
-    pareto,
     rescored,
     rivals,
     summarise,
@@ -209,25 +209,34 @@ def test_columns_are_those_that_any_method_has(uneven):
     assert columns(list(rows.values())) == list(MEASURES)
 
 
-def test_the_picture_shows_methods_that_were_asked_the_same(uneven):
-    assert [row.method for row in complete(uneven)] == ["none", "b:x=1,y=2@36", "blind"]
-    axes = pareto(uneven).axes[0]
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == ["none (all tokens)", "b:x=1,y=2", "blind (one answer for all)"]
+# what is said below the table
 
 
-def test_a_line_of_the_picture_joins_the_budgets_of_a_method():
-    rows = table(
-        answers("none", "1111", tokens=576),
-        answers("a@144", "1110", tokens=144),
-        answers("a@36", "1000"),
-        answers("a@auto", "1100", tokens=40),
+def test_few_questions_are_said_to_be_few(uneven):
+    assert few(uneven).startswith(
+        "2 questions in each benchmark are few: a single answer moves its score by 50.0"
     )
-    axes = pareto(list(rows.values())).axes[0]
-    (line,) = (line for line in axes.get_lines() if line.get_label() == "a")
-    assert line.get_xydata().tolist() == [[36, 25], [40, 50], [144, 75]]
-    assert [text.get_text() for text in axes.get_xticklabels()] == ["36", "144"]
+    assert few(list(table(answers("none", "1" * 100)).values())) == ""
 
 
-def test_the_picture_can_be_drawn_of_none_alone(tmp_path):
-    pareto(list(table(answers("none", "10", tokens=576)).values())).savefig(tmp_path / "pareto.png")
+def test_tokens_beside_keep_are_said_for_each_budget():
+    def handed(label, spec):
+        return [record("attribute-0000", method=label, spec=spec, tokens_kept=36)]
+
+    rows = table(
+        handed("none", "none"),
+        handed("prumerge@36", "prumerge:keep=35"),
+        handed("prumerge@144", "prumerge:keep=143"),
+        handed("topk@merged@36", "topk:keep=36@merged"),
+        handed("trim@merged@36", "trim:keep=35@merged"),
+        handed("vidcom2@36", "vidcom2:keep=288"),
+        handed("prumerge@auto", "prumerge"),
+    )
+    assert beside_keep(list(rows.values())) == [
+        "prumerge: @36 is keep=35 and 1 for the rest, @144 is keep=143 and 1 for the rest.",
+        "trim@merged: @36 is keep=35 and 1 for the rest.",
+    ]
+
+
+def test_complete_rows_are_those_that_were_asked_the_same(uneven):
+    assert [row.method for row in complete(uneven)] == ["none", "b:x=1,y=2@36", "blind"]

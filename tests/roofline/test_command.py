@@ -159,19 +159,19 @@ def test_calibration_refuses_when_rounds_scatter(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--hardware", "h1000"], "there is no machine 'h1000'; choose from: v100"),
-        (["--hardware", "v100,"], "there is no machine ''; choose from: v100"),
+        (["--hardware", "h1000"], "there is no machine 'h1000' (did you mean 'h100'?); choose one of: v100"),
+        (["--hardware", "v100,"], "there is no machine ''; choose one of: v100"),
         (["--bits", "w5a16"], "w5 in 'w5a16' is impossible; choose from: w2"),
         (["--bits", "w8a8", "--hardware", "v100"], "v100 has no int8 arithmetic, only fp16, fp32"),
         (["--visual=-5"], "'-5' is no number of visual tokens"),
         (["--visual", "600"], "600 visual tokens are more than the 576"),
         (["--text", "-1"], "text must be at least 0, not -1"),
         (["--batch", "0"], "batch must be at least 1"),
-        (["--model", "llama-2"], "there is no model 'llama-2'; choose from: llava-1.5-7b"),
+        (["--model", "llama-2"], "there is no model 'llama-2'; choose one of: llava-1.5-7b"),
         (["--model", "text.json"], "is no vision-language model"),
         (["--model", "list.json"], "is no model's config.json"),
         (["--model", "broken.json"], "is no JSON"),
-        (["--convention", "thop"], "there is no convention 'thop'; choose from: flops, macs"),
+        (["--convention", "thop"], "there is no convention 'thop'; choose one of: flops, macs"),
         (["--convention", "llm-viewer-2024-03", "--bits", "w4a16"], "has one width for weights"),
         (["--convention", "llm-viewer-2024-03", "--visual", "576x2+40"], "the same tokens in every layer"),
         (
@@ -179,7 +179,28 @@ def test_calibration_refuses_when_rounds_scatter(monkeypatch):
             "has no machine 'l4'; choose from: v100",
         ),
         (["--tensor-parallel", "2", "--hardware", "laptop-cpu"], "laptop-cpu has no link"),
-        (["-o", "roof.txt"], "must end in .png"),
+        (["-o", "roof.txt"], "must end in .png, .jpg or .svg"),
+        (["-o", "."], "is a folder; name a file in it"),
+        (["--hardware", ""], "there is no machine ''; choose one of: v100"),
+        (["--hardware", "", "--calibrate"], "there is no machine ''; choose one of: v100"),
+        (["--model", "llava-1.5-7"], "(did you mean 'llava-1.5-7b'?)"),
+        (["--model", "a" * 5000], "cannot be read (File name too long); name another"),
+        (["--bits", ""], "'' is no bit width"),
+        (["--visual", ""], "'' is no number of visual tokens"),
+        (
+            ["--verify", "--model", "llava-1.5-13b"],
+            "--model: without effect beside --verify; leave out the one",
+        ),
+        (["--verify", "-o", "roof.png", "--ops"], "--ops, --output: without effect beside --verify"),
+        (
+            ["--convention", "llm-viewer-2024-03", "-o", "roof.png", "--calibrate"],
+            "--calibrate, --output: without effect beside --convention llm-viewer-2024-03",
+        ),
+        (
+            ["--convention", "llm-viewer-2024-03", "--batch", "2"],
+            "--batch: without effect beside --convention",
+        ),
+        (["--convention", "llm-viewer-2024-03", "--hardware", ""], "has no machine ''; choose from: v100"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(
@@ -194,6 +215,21 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert sentence in err
     assert len(err.strip().splitlines()) == 1
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("option", ["--new-tokens", "--batch", "--tensor-parallel", "--tiles"])
+@pytest.mark.parametrize("chosen", [["--verify"], ["--convention", "llm-viewer-2024-03"]])
+def test_no_option_is_ignored_in_silence(run, chosen, option):
+    code, out, err = run("roofline", *chosen, option, "1")
+    assert (code, out) == (2, "")
+    assert f"{option}: without effect beside {' '.join(chosen)}" in err
+
+
+@pytest.mark.parametrize(("kind", "begins"), [("pdf", b"%PDF"), ("svg", b"<?xml")])
+def test_the_picture_is_drawn_as_vectors(run, tmp_path, kind, begins):
+    code, out, _ = run("roofline", "-o", tmp_path / f"roof.{kind}")
+    assert (code, f"The picture is {tmp_path / f'roof.{kind}'}." in out) == (0, True)
+    assert (tmp_path / f"roof.{kind}").read_bytes().startswith(begins)
 
 
 def test_every_machine_can_be_asked_for(run):
