@@ -94,8 +94,8 @@ def frame(file: ImageFile.ImageFile, name: str, place: int = 0) -> Image.Image:
         raise _too_large(name)
     with decoding(name):
         pixels = _pixels(file)
+    check_size(pixels.size, name)
     picture = as_rgb(pixels)
-    check_size(picture.size, name)
     turn = _turn(file)
     return picture if turn is None else picture.transpose(turn)
 

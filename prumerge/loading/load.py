@@ -50,24 +50,6 @@ def load(name: str | os.PathLike[str] = "tiny", **options: Any) -> tuple[Any, An
     return model.eval(), processor
 
 
-def on_device(model: Any, device: str = "auto") -> Any:
-    """The model, moved to a device as torch names it; `"auto"` is the GPU where there is one, else the CPU.
-
-    Raises PrumergeError where there is no such device to run on.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        place = torch.device(device)
-        if place.type == "meta":
-            raise RuntimeError("it holds shapes only, no numbers")
-        return model.to(place)
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, AssertionError) as error:
-        raise PrumergeError(f"there is no device {device!r} to run on: {first_line(error)}") from None
-
-
 def _original(source: Source, options: dict[str, Any]) -> tuple[Any, Any]:
     small = ("*.json", "*.txt", "*.model")
     folder = source.folder(*small, "*.safetensors")

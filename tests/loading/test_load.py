@@ -9,7 +9,6 @@ from transformers import AyaVisionConfig, LlamaConfig
 
 import prumerge
 from prumerge.errors import PrumergeError
-from prumerge.loading.load import on_device
 from prumerge.loading.prompts import prepare
 
 
@@ -69,13 +68,6 @@ def test_a_model_that_cannot_be_reduced_is_refused_before_its_weights_are_read(t
 def test_a_dtype_has_two_names(checkpoint, option, dtype):
     assert prumerge.load(checkpoint, **{option: dtype})[0].dtype == torch.bfloat16
     assert prumerge.load("tiny", **{option: dtype})[0].dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize("device", ["meta", "nothing", "cuda:99"])
-def test_a_device_that_cannot_be_run_on_is_refused(model, device):
-    with pytest.raises(PrumergeError, match=f"there is no device '{device}' to run on"):
-        on_device(model, device)
-    assert on_device(model, "cpu") is model
 
 
 @pytest.mark.parametrize("device_map", ["meta", {"": "meta"}, torch.device("meta")])
