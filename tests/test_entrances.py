@@ -1,5 +1,5 @@
-"""Every entrance takes the same steps: what `reduce` decides, `attach`, an answer, an evaluation and the command
-line decide too, on every family, and what one refuses all refuse."""
+"""Every entrance takes the same steps: what `reduce` decides, `attach`, an answer, an evaluation and the
+command line decide too, on every family, and what one refuses all refuse."""
 
 import json
 from collections import namedtuple
@@ -216,5 +216,5 @@ def test_pixels_that_are_no_numbers_are_noticed(entrance, spec, picture, monkeyp
         return found
 
     monkeypatch.setattr(type(processor.image_processor), "__call__", broken)
-    with pytest.raises(PrumergeError, match="not finite .*look at its pixels"):
+    with pytest.raises(PrumergeError, match=r"not finite .*look at its pixels"):
         through(entrance, "Llava", picture, spec, monkeypatch, tmp_path)

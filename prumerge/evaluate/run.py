@@ -44,7 +44,7 @@ class Asker:
     processor: Any
     options: Options
     relevance: Callable[[Sequence[str]], Relevance] | None = None
-    """From the questions of a batch to how well each of its pictures matches its own."""
+    """From a question for each picture of a batch to how well the pictures match them."""
 
     def prompt(self, images: Sequence[Image], about: Sequence[Asked]) -> Prompt:
         """Questions about some of the pictures as one batch."""
@@ -54,12 +54,9 @@ class Asker:
 
     def pipeline(self, spec: str, about: Sequence[Asked]) -> Pipeline:
         """The steps of a method, with a clip as one video if it compares frames."""
-        options = self.options
-        if self.relevance is not None:
-            options = options.but(relevance=self.relevance([item.question for _, item in about]))
-        pipeline = Pipeline(spec, options)
+        pipeline = Pipeline(spec, self.options)
         if compares_frames(pipeline.method) and any(len(places) > 1 for places, _ in about):
-            return Pipeline(pipeline.method, options.but(clip=True))
+            return Pipeline(pipeline.method, self.options.but(clip=True))
         return pipeline
 
 
@@ -75,8 +72,8 @@ def run(
     """Answer all that is not in the log yet; `track` is told how many answers came and how many will.
 
     Adaptive methods go first; then the others are asked at the mean number of tokens that each of them kept.
-    Prompts are shortened as `options` say; `relevance` makes, of the questions of a batch, one for each of
-    its pictures (`Options.relevance`).
+    Prompts are shortened as `options` say; `relevance` takes a question for each picture of a batch and gives
+    what `Options.relevance` is.
 
     Raises PrumergeError for a budget that a method cannot meet, and what a method says it lacks.
     """
@@ -180,15 +177,22 @@ def _next_pictures(
 
 
 def _decisions(
-    pipeline: Pipeline, prompt: Prompt, rows: Sequence[list[VisualTokens]]
+    asker: Asker,
+    pipeline: Pipeline,
+    prompt: Prompt,
+    rows: Sequence[list[VisualTokens]],
+    about: Sequence[Asked],
 ) -> list[list[Decision]]:
     """What is kept of the pictures of each row; a row that is asked about again keeps what it kept, unless
     words decide."""
     options = pipeline.options
-    reads = any("text" in part.needs for part in pipeline.method.parts) or options.relevance is not None
+    reads = any("text" in part.needs for part in pipeline.method.parts) or asker.relevance is not None
     once = list(enumerate(rows)) if reads else list({id(row): (0, row) for row in rows}.values())
     flat = [[VisualTokens.from_frames(row)] if options.clip else row for _, row in once]
     together = options.but(clip=False)  # by now
+    if asker.relevance is not None:
+        questions = [item.question for row, (_, item) in zip(flat, about, strict=True) for _ in row]
+        together = together.but(relevance=asker.relevance(questions))
     pictures = shown(prompt, [one for row in flat for one in row], together)
     found = iter(pipeline.decide(pictures))
     decided = [list(islice(found, len(row))) for row in flat]
@@ -208,7 +212,7 @@ def _answers(
     """One method's answers to questions about encoded pictures, in one batch."""
     model, options = asker.model, pipeline.options
     watch = Stopwatch(device_of(model))
-    each = _decisions(pipeline, prompt, rows)
+    each = _decisions(asker, pipeline, prompt, rows, about)
     decisions = [one for row in each for one in row]
     reduce_ms = watch.lap() / len(about)
     embeddings = pipeline.project(prompt, decisions)
