@@ -16,7 +16,7 @@ from prumerge.tokens import VisualTokens
 
 
 def clip_relevance(
-    clip: Any, tokenizer: Any, text: str | Sequence[str]
+    clip: Any, tokenizer: Any, text: str | Sequence[str], *, product: bool = False
 ) -> Callable[[Sequence[VisualTokens]], list[Float[Tensor, "_"]]]:
     """The `relevance` of `prumerge.reduce` and `select` by a CLIP model whose vision tower is the model's.
 
@@ -24,8 +24,10 @@ def clip_relevance(
     own, `text` the question about all pictures, or one for each in prompt order. Nothing is encoded again:
     the features that the language model's projector reads go through CLIP's last layer norm and projection,
     and relevance is minus their cosine with the projected text, min-max normalised (`ops.relevance`), as in
-    the official code of CDPruner (https://arxiv.org/abs/2506.10967) and TRIM (https://arxiv.org/abs/2409.10994).
-    A text that is longer than the text tower reads is cut into pieces, whose cosines are averaged.
+    the official code of CDPruner (https://arxiv.org/abs/2506.10967). With `product` it is minus the product of the
+    two as they are, neither cosine nor on a scale, as in the official code of TRIM
+    (https://arxiv.org/abs/2409.10994): for `trim:sharpness=1`. A text that is longer than the text tower reads is
+    cut into pieces, whose relevances are averaged.
 
     Raises ValueError for pictures of another tower, and where there is no text for each picture.
     """
@@ -63,6 +65,10 @@ def clip_relevance(
                 f"({project.in_features} wide); pass the CLIP model whose vision tower the model has"
             )
         patches = project(clip.vision_model.post_layernorm(tokens.features.to(project.weight)))
-        return ops.relevance(patches, question, inverted=True).to(tokens.features.device)
+        if product:
+            found = -(patches.float() @ question.float().mean(dim=0))
+        else:
+            found = ops.relevance(patches, question, inverted=True)
+        return found.to(tokens.features.device)
 
     return relevance

@@ -77,14 +77,14 @@ class VisualTokens(Scores):
     def from_class_sequence(
         cls,
         features: Float[Tensor, "*frames S C"],
-        queries: Float[Tensor, "*frames S D"],
+        queries: Float[Tensor, "*frames Q D"],
         keys: Float[Tensor, "*frames S D"],
         *,
         heads: int,
         grid: Sequence[int],
         relevance: Float[Tensor, "*one N"] | None = None,
     ) -> VisualTokens:
-        """Build one from tensors of S = 1 + patches tokens, the class token first.
+        """Build one from tensors of S = 1 + patches tokens, the class token first; its query is enough.
 
         A leading axis of one (a batch of one) is dropped; a longer one holds frames with a class token each.
         `grid` is (frames, rows, columns) or, for a picture, (rows, columns).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -38,46 +38,58 @@ def pictures(
     batch = encoded.features
     features = batch[:, encoded.first :] if behind is None else behind
 
-    def scores(queries: Tensor, keys: Tensor, here: slice) -> Scores:
-        own = keys[here.start if frames == 1 else here, 0] if encoded.class_token else None
-        asking = queries[here] if encoded.class_token else pool(queries[here])
-        return Scores(
-            queries=asking.flatten(0, 1),
-            keys=pool(keys[here, encoded.first :]).flatten(0, 1),
-            heads=encoded.heads,
-            class_key=own,
-        )
+    def each(values: Tensor) -> Sequence[Tensor]:
+        """What each picture has of values [B, S, D] (of several frames all rows), as parts of one tensor."""
+        return values.reshape(-1, frames * values.shape[1], values.shape[2]).unbind()
 
-    of = None if encoded.scores_of is None else cache(encoded.scores_of)  # of all pictures at once
+    def of_class(values: Tensor) -> Sequence[Tensor]:
+        return values[:, 0].unbind() if frames == 1 else values[:, 0].unflatten(0, (-1, frames)).unbind()
 
-    def elsewhere(here: slice, layer: Layer) -> Scores:
-        assert of is not None
-        return scores(*of(layer), here)
+    def scores(queries: Tensor, keys: Tensor) -> list[Scores]:
+        known = {
+            "queries": each(queries if encoded.class_token else pool(queries)),
+            "keys": each(pool(keys[:, encoded.first :])),
+            **({"class_key": of_class(keys)} if encoded.class_token else {}),
+        }
+        return [Scores(heads=encoded.heads, **one) for one in _transposed(known)]
 
+    @cache
+    def scores_of(layer: Layer) -> list[Scores]:
+        assert encoded.scores_of is not None
+        return scores(*encoded.scores_of(layer))
+
+    def elsewhere(number: int, layer: Layer) -> Scores:
+        return scores_of(layer)[number]
+
+    known = {"features": each(features)}
+    if encoded.class_token and behind is None:  # behind a projector there is no class token of the same kind
+        known["class_feature"] = of_class(batch)
+    if encoded.sizes is not None:
+        known["sizes"] = encoded.sizes[:, encoded.first :].unbind()
     found = []
-    for start in range(0, len(batch), frames):
-        here = slice(start, start + frames)
-        place = start if frames == 1 else here
-        own = scores(encoded.queries, encoded.keys, here)
-        # Behind a projector there is no class token of the same kind.
-        class_feature = batch[place, 0] if encoded.class_token and behind is None else None
+    for number, (own, held) in enumerate(
+        zip(scores(encoded.queries, encoded.keys), _transposed(known), strict=True)
+    ):
         grid, merged = (frames, rows, columns), None
         if encoded.source is not None:
-            merged = Merged(grid, encoded.source[start])
+            merged = Merged(grid, encoded.source[number])
             grid = (1, 1, batch.shape[1] - encoded.first)
         found.append(
             VisualTokens(
                 **vars(own),
-                features=features[here].flatten(0, 1),
+                **held,
                 grid=grid,
-                class_feature=class_feature,
-                elsewhere=partial(elsewhere, here) if of else None,
-                sizes=None if encoded.sizes is None else encoded.sizes[start, encoded.first :],
+                elsewhere=partial(elsewhere, number) if encoded.scores_of else None,
                 merged=merged,
                 **more,
             )
         )
     return found
+
+
+def _transposed(known: dict[str, Sequence[Tensor]]) -> list[dict[str, Any]]:
+    """What each picture has, by name."""
+    return [dict(zip(known, one, strict=True)) for one in zip(*known.values(), strict=True)]
 
 
 def blocks(patches: Float[Tensor, "*batch S D"], columns: int, size: int) -> Float[Tensor, "*batch N D"]:

@@ -96,9 +96,10 @@ def absorb(
 
 
 def cosines(vectors: Float[Tensor, "N C"], *, of: Int[Tensor, "M"] | None = None) -> Float[Tensor, "_ N"]:
-    """The cosine of every pair, or of those `of` some with all, in float32, without gradients; of a zero vector
-    with anything 0."""
-    directions = normalize(vectors.detach().float(), dim=-1)
+    """The cosine of every pair, or of those `of` some with all, in float32 (float64 of float64), without
+    gradients; of a zero vector with anything 0."""
+    vectors = vectors.detach()
+    directions = normalize(vectors if vectors.dtype == torch.float64 else vectors.float(), dim=-1)
     return (directions if of is None else directions[of]) @ directions.T
 
 

@@ -18,7 +18,8 @@ class HoloV(FrameByFrame):
     highest attention. The official code (https://github.com/obananas/HoloV) adds the variance of similarities
     to the score, but scales it to the crop's own mean attention, so that every mean grows by the same factor
     and no budget changes: it is left out here. What a crop is too small for goes to the highest attention
-    elsewhere (there: zeros), and tokens stay in spatial order (there: best first in each crop).
+    elsewhere (there: zeros), and tokens stay in spatial order (there: best first in each crop). In tiles and
+    frames each gets its even share of the budget and is divided into crops by itself.
     """
 
     paper = "https://arxiv.org/abs/2510.02912"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from prumerge import ops
 from prumerge.errors import PrumergeError
@@ -16,7 +16,8 @@ class PyramidDrop(LayerReducer):
 
     Shallow layers need them all, deep ones few. At the end of a stage tokens are ranked by the attention
     (mean over heads) from the last token of the prompt, as the next layer computes it. The official defaults:
-    stages end after a quarter, half and three quarters of the layers, and each halves.
+    stages end after a quarter, half and three quarters of the layers, and each halves. Official code:
+    https://github.com/Cooperx521/PyramidDrop.
     """
 
     paper = "https://arxiv.org/abs/2410.17247"
@@ -31,6 +32,9 @@ class PyramidDrop(LayerReducer):
 
     layers: int | str | None = None
     """Layers before which a stage ends, such as 8-16-24; none: after a quarter, half and three quarters."""
+
+    positions: Literal["original", "compact"] = "compact"
+    """Position ids of what is left: as they were, or counted anew without gaps (the official code)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

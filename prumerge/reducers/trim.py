@@ -17,17 +17,19 @@ class Trim(Adaptive):
 
     Without `keep` the outliers by the IQR rule among softmax(sharpness * relevance), in spatial order; the
     mean of the rest is one token more, the last (as in the official code,
-    https://github.com/FreedomIntelligence/TRIM). The paper's relevance is that of
-    CLIP's two towers, `relevance=prumerge.clip_relevance(...)`; where none is given, the cosine with the
-    language model's embeddings of the words.
+    https://github.com/FreedomIntelligence/TRIM). Where nothing is an outlier, as for a question about nothing in
+    the picture, the 1 of 18 that match best stay, as for PruMerge. The official relevance is the product of
+    CLIP's two embeddings as it is, `relevance=prumerge.clip_relevance(..., product=True)` with sharpness=1;
+    `clip_relevance(...)` alone gives cosines on a scale from 0 to 1, and where no relevance is given, it is the
+    cosine with the language model's embeddings of the words.
     """
 
     paper = "https://arxiv.org/abs/2409.10994"
     needs = "text"
 
     sharpness: float = 50.0
-    """Without keep: the scale of relevance (0 to 1) in the softmax, where the official code has products of
-    CLIP embeddings as they are. On bell-shaped relevance 50 keeps the 21 % of tokens the paper reports."""
+    """Without keep: the scale of relevance in the softmax; 1 for products as they are (official code). On
+    bell-shaped relevance from 0 to 1, 50 keeps the 21 % of tokens the paper reports."""
 
     iqr: float = 1.5
     """Without keep: an outlier lies this many interquartile ranges above the third quartile."""

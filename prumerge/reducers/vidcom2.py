@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -21,7 +22,7 @@ class VidCom2(Reducer):
     of its frame by Gaussians of five widths. A frame's budget is the average one times 1 plus its part of
     a softmax over how little the frames resemble the video, less the mean part; it keeps the tokens that
     resemble both means least. The official code (https://github.com/xuyang-liu16/VidCom2) rounds the budgets
-    frame by frame; here `keep` is met.
+    frame by frame, and the number of tokens with them; here `keep` is met, in one of two ways.
     """
 
     paper = "https://arxiv.org/abs/2505.14454"
@@ -34,6 +35,10 @@ class VidCom2(Reducer):
 
     temperature: float = 0.01
     """Of the softmax over frames: the smaller, the more the most unusual frame gets."""
+
+    budgets: Literal["divided", "rounded"] = "divided"
+    """How `keep` is met: divided among the frames without remainder, or rounded for each frame (official code),
+    and what is then missing or too much made up by score over all frames (rounded, vLLM)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,7 +54,11 @@ class VidCom2(Reducer):
         of_video = _resemblance(directions, directions.mean(dim=(0, 1)))
         of_frame = _resemblance(directions, directions.mean(dim=1, keepdim=True))
         unusual = (-of_video.mean(dim=1) / self.temperature).softmax(dim=0)
-        budgets = ops.allot(count, 1 + unusual - unusual.mean())
+        parts = 1 + unusual - unusual.mean()
+        if self.budgets == "rounded":
+            budgets = (count / frames * parts).round().long()
+        else:
+            budgets = ops.allot(count, parts)
         frame = torch.arange(len(tokens), device=embeddings.device) * frames // len(tokens)
         return Reduction(ops.best_of_each(-(of_video + of_frame).flatten(), frame, budgets, count))
 
