@@ -15,10 +15,10 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
+from prumerge.catalogue import families
 from prumerge.errors import PrumergeError
 from prumerge.models._family import Family
 from prumerge.models._weights import device_of, within_call
-from prumerge.supported import families
 
 __all__ = [
     "Family",

@@ -11,6 +11,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 import prumerge
+from prumerge import catalogue
 from prumerge.generate.answer import answer
 from prumerge.loading.processors import NoVideos, pictures_only
 
@@ -151,7 +152,7 @@ MORE = {"mistral3", "smolvlm"}
 
 
 def test_every_family_has_a_checkpoint():
-    assert {FAMILIES[name].name for name in PROCESSORS} | MORE == set(prumerge.supported.families())
+    assert {FAMILIES[name].name for name in PROCESSORS} | MORE == set(catalogue.families())
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # PaliGemma's processor
