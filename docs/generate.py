@@ -27,13 +27,12 @@ from roofline_tables import (
 )
 from typer.testing import CliRunner
 
-from prumerge.catalogue import FACTS, built_in, entry
+from prumerge.catalogue import FACTS, all_families, built_in, entry, families
 from prumerge.cli import app
 from prumerge.evaluate.charts import pareto
 from prumerge.evaluate.records import MEASURES
 from prumerge.evaluate.report import Row
 from prumerge.evaluate.statistics import Comparison
-from prumerge.supported import all_facts, families
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -81,7 +80,7 @@ def supported() -> str:
 
 def family_facts() -> str:
     rows = ["| family | what it is | takes | attention | reduced |", "|---|---|---|---|---|"]
-    for one in all_facts():
+    for one in all_families():
         rows.append(f"| `{one.name}` | {one.summary} | {one.takes} | {one.attention} | {one.reduced} |")
     return "\n".join(rows)
 

@@ -1,9 +1,14 @@
-"""What methods there are and what their options mean, read from their source without importing torch."""
+"""What methods and model families there are, and what they say of themselves, read from their source.
+
+Nothing is imported for it, neither torch nor the files: a class's fields, and those of the classes it derives
+from wherever they are written, are found by following the imports at the head of each file.
+"""
 
 from __future__ import annotations
 
 import ast
 import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.util import find_spec
@@ -15,7 +20,7 @@ from prumerge.errors import PrumergeError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-_FOLDER = Path(__file__).parent / "reducers"
+_PACKAGE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def names() -> tuple[str, ...]:
 @cache
 def built_in() -> tuple[str, ...]:
     """The methods of this package: the file names in `prumerge/reducers/`."""
-    return tuple(sorted(path.stem for path in _FOLDER.glob("*.py") if not path.stem.startswith("_")))
+    return tuple(sorted(path.stem for path in (_PACKAGE / "reducers").glob("[!_]*.py")))
 
 
 @cache
@@ -90,35 +95,18 @@ def name_of(module: str, kind: str) -> str:
 
 
 def entry(name: str) -> Entry:
-    """The description of one method."""
-    if name in built_in():
-        return _described(name, _dataclass(_FOLDER / f"{name}.py"))
-    point = added()[name]
+    """The description of one method; one that cannot be read says so, and has no options."""
+    point = added().get(name)
+    value = f"prumerge.reducers.{name}" if point is None else point.value
+    module, _, kind = value.partition(":")
     try:
-        return _described(name, _dataclass(_source(point.module), point.attr))
-    except (OSError, SyntaxError, ValueError):
-        package = point.dist.name if point.dist else point.module
+        return _described(name, _class(module.strip(), kind.strip()))
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        package = "prumerge" if point is None else point.dist.name if point.dist else module
         text = f"A method of the package {package}, whose source cannot be read."
         return Entry(
             name, text, text, "", "", "", training_free=False, adaptive=False, video=False, options=()
         )
-
-
-def _described(name: str, kind: ast.ClassDef) -> Entry:
-    text = ast.get_docstring(kind) or ""
-    members = _members(kind)
-    facts = {field.name for field in fields(Entry)}
-    constants = {
-        key: ast.literal_eval(field.default)
-        for key, field in members.items()
-        if not field.type and key in facts
-    }
-    options = tuple(
-        Option(key, _plain(field.type), _plain(field.default), field.meaning)
-        for key, field in members.items()
-        if field.type
-    )
-    return Entry(name, text.partition("\n")[0], text, options=options, **constants)
 
 
 def entries() -> list[Entry]:
@@ -127,67 +115,208 @@ def entries() -> list[Entry]:
 
 
 @dataclass(frozen=True)
-class _Field:
-    type: str  # empty for a constant of the class
-    default: str
+class FamilyEntry:
+    """One model family as its file describes it."""
+
+    name: str
+    summary: str
+    takes: str
+    attention: str
+    """Whose attention scores the tokens."""
+    reduced: str
+    """Where tokens are reduced."""
+
+
+@cache
+def families() -> tuple[str, ...]:
+    """The model types that are supported: the file names in `prumerge/models/`."""
+    return tuple(sorted(path.stem for path in (_PACKAGE / "models").glob("[!_]*.py")))
+
+
+def family(name: str) -> FamilyEntry:
+    """The description of one family: its file's first paragraph, and the words in `FAMILY = Family(...)`."""
+    tree = _tree(f"prumerge.models.{name}")
+    (made,) = (
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FAMILY"
+    )
+    assert isinstance(made, ast.Call)
+    words = {word.arg: word.value for word in made.keywords}
+    told = {fact: ast.literal_eval(words[fact]) for fact in ("takes", "attention", "reduced")}
+    summary = " ".join((ast.get_docstring(tree) or "").partition("\n\n")[0].split())
+    return FamilyEntry(name, summary, **told)
+
+
+def all_families() -> list[FamilyEntry]:
+    """The descriptions of all families."""
+    return [family(name) for name in families()]
+
+
+# Reading classes without importing them
+
+
+@dataclass(frozen=True)
+class _Class:
+    """A class as it is written, and the module in which."""
+
+    module: str
+    node: ast.ClassDef
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A field of a class, or, without a type, a constant."""
+
+    default: ast.expr | None
+    type: ast.expr | None = None
     meaning: str = ""
 
 
-# Where the classes that methods derive from are written.
-_BASES = {
-    "Reducer": _FOLDER.parent / "reducer.py",
-    "Adaptive": _FOLDER.parent / "reducer.py",
-    "AttentionMerging": _FOLDER / "_merging.py",
-    "FrameByFrame": _FOLDER.parent / "reducer.py",
-    "TowerReducer": _FOLDER.parent / "reducer.py",
-    "LayerReducer": _FOLDER.parent / "reducer.py",
-}
+_ROOT = ("prumerge.reducer", "Reducer")
+"""What every method derives from."""
 
 
-def _dataclass(path: Path, name: str | None = None) -> ast.ClassDef:
-    """The class of that name in a file, or else its first dataclass; ValueError if there is none."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+def _described(name: str, found: _Class) -> Entry:
+    """What a class says of itself; ValueError if it is no method, or its constants are not written out."""
+    lineage = list(_lineage(found))
+    if not any((each.module, each.node.name) == _ROOT for each in lineage):
+        raise PrumergeError(f"{found.node.name} in {found.module} does not derive from Reducer")
+    members: dict[str, _Member] = {}
+    for each in lineage:
+        for key, member in _members(each.node):
+            if member.type or not (key in members and members[key].type):  # else no default of a field
+                members[key] = member
+    facts = {fact.name for fact in fields(Entry)}
+    constants = {
+        key: ast.literal_eval(member.default)
+        for key, member in members.items()
+        if member.default and not member.type and key in facts
+    }
+    options = tuple(
+        Option(key, _spoken(member.type), _spoken(member.default), member.meaning)
+        for key, member in members.items()
+        if member.type
+    )
+    text = ast.get_docstring(found.node) or ""
+    return Entry(name, text.partition("\n")[0], text, options=options, **constants)
+
+
+def _lineage(found: _Class) -> Iterator[_Class]:
+    """The classes that one derives from, as far as they can be read, and last the class itself: in the order
+    in which dataclasses collect fields."""
+    for base in reversed(found.node.bases):
+        try:
+            above = _class(found.module, ast.unparse(base).partition("[")[0])
+        except (OSError, SyntaxError, ValueError):
+            continue  # not written in Python, or built in
+        yield from _lineage(above)
+    yield found
+
+
+def _class(module: str, name: str) -> _Class:
+    """The class that a module calls so, wherever it is written; without a name, the module's first dataclass.
+
+    Raises ValueError if there is none, OSError or SyntaxError if a file on the way cannot be read.
+    """
+    tree = _tree(module)
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and (node.name == name if name else node.decorator_list):
-            return node
-    raise PrumergeError(f"there is no class {name} in {path}")
+            return _Class(module, node)
+    first, *rest = name.split(".")
+    for known, full in _imports(module, tree):
+        if known == first:
+            home, _, kind = ".".join([full, *rest]).rpartition(".")
+            if home and (home, kind) != (module, name):
+                return _class(home, kind)
+    raise PrumergeError(f"there is no class {name} in {module}")
 
 
-def _source(module: str) -> Path:
-    """The file of another package's module, found without importing anything; ValueError if there is none."""
+def _imports(module: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """What a module imports anywhere: the names it has there, and the whole names."""
+    is_package = _path(module).name == "__init__.py"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield (
+                    alias.asname or alias.name.partition(".")[0],
+                    (alias.name if alias.asname else alias.name.partition(".")[0]),
+                )
+        elif isinstance(node, ast.ImportFrom):
+            up = node.level - is_package
+            above = module.rsplit(".", up)[0] if up > 0 else module
+            home = ".".join(part for part in (above if node.level else "", node.module or "") if part)
+            for alias in node.names:
+                yield alias.asname or alias.name, f"{home}.{alias.name}"
+
+
+def _tree(module: str) -> ast.Module:
+    return _parsed(_path(module))
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _path(module: str) -> Path:
+    """The file of a module, found without importing it or its packages; ValueError if there is none."""
     top, *rest = module.split(".")
-    found = find_spec(top)
-    if found is None or found.origin is None:
-        raise PrumergeError(f"there is no package {top}")
-    if not found.submodule_search_locations:
+    found = find_spec(top) if top else None
+    if found is None:
+        raise PrumergeError(f"there is no package {top!r}")
+    if not rest and found.origin and not found.submodule_search_locations:
         return Path(found.origin)
-    path = Path(found.submodule_search_locations[0], *rest)
-    return path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
+    for folder in found.submodule_search_locations or ():
+        path = Path(folder, *rest)
+        for file in (path / "__init__.py", path.parent / f"{path.name}.py"):
+            if file.is_file():
+                return file
+    raise PrumergeError(f"there is no module {module}")
 
 
-def _members(kind: ast.ClassDef) -> dict[str, _Field]:
-    """The fields and constants of a class and of those it derives from; the text below one is its meaning."""
-    found: dict[str, _Field] = {}
-    for base in kind.bases:
-        if (called := ast.unparse(base).rpartition(".")[2]) in _BASES:
-            found |= _members(_dataclass(_BASES[called], called))
+def _members(kind: ast.ClassDef) -> Iterator[tuple[str, _Member]]:
+    """The fields and constants that a class itself has; the text below a field is its meaning."""
     for node, after in zip(kind.body, [*kind.body[1:], None], strict=True):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            found[node.targets[0].id] = _Field("", ast.unparse(node.value))
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
-            annotation = ast.unparse(node.annotation)
-            meaning = ast.literal_eval(after.value) if isinstance(after, ast.Expr) else ""
-            found[node.target.id] = _Field(
-                "" if "ClassVar" in annotation else annotation,
-                ast.unparse(node.value),
-                " ".join(inspect.cleandoc(meaning).split()),
-            )
-    return found
+            yield node.targets[0].id, _Member(node.value)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            if "ClassVar" in ast.unparse(node.annotation):
+                yield node.target.id, _Member(node.value)
+                continue
+            told = after.value if isinstance(after, ast.Expr) else None
+            text = told.value if isinstance(told, ast.Constant) and isinstance(told.value, str) else ""
+            meaning = " ".join(inspect.cleandoc(text).split())
+            yield node.target.id, _Member(_default(node.value), node.annotation, meaning)
 
 
-def _plain(python: str) -> str:
-    """`Literal['a', 'b'] | None` as users write it: a | b | none."""
-    spoken = {"Literal[": "", "]": "", "'": "", ", ": " | ", "bool": "on | off", "None": "none"}
-    for code, words in spoken.items():
-        python = python.replace(code, words)
-    return python
+def _default(value: ast.expr | None) -> ast.expr | None:
+    """What a field is by default: of `field(default=...)` what it says there."""
+    if isinstance(value, ast.Call) and ast.unparse(value.func).rpartition(".")[2] == "field":
+        return next((word.value for word in value.keywords if word.arg == "default"), None)
+    return value
+
+
+def _spoken(node: ast.expr | None) -> str:
+    """A type or default as users write it: `Literal['a', 'b'] | None` is a | b | none."""
+    match node:
+        case None:
+            return "needed"
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return f"{_spoken(left)} | {_spoken(right)}"
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=ast.Tuple(elts=choices)):
+            return " | ".join(map(_spoken, choices))
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=choice):
+            return _spoken(choice)
+        case ast.Name(id="bool"):
+            return "on | off"
+        case ast.Constant(value=None):
+            return "none"
+        case ast.Constant(value=True):
+            return "on"
+        case ast.Constant(value=False):
+            return "off"
+        case ast.Constant(value=str(text)):
+            return text
+        case _:
+            return ast.unparse(node)

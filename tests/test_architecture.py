@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import prumerge
-from prumerge import catalogue, supported
+from prumerge import catalogue
 from prumerge.models import Family, families, family_of
 
 ROOT = Path(prumerge.__file__).parent
@@ -25,7 +25,6 @@ CORE = (
     "frames",
     "places",
     "catalogue",
-    "supported",
     "temporal",
     "vision",
     "splice",
@@ -99,7 +98,6 @@ def test_a_model_family_knows_tokens_and_no_method(path):
         "prumerge.ops",
         "prumerge.models._vision",
         "prumerge.models",
-        "prumerge.supported",
     }
     assert {name for name in ours(path) if not name.startswith("prumerge.models.")} <= known
 
@@ -192,8 +190,8 @@ def test_type_checkers_see_the_names_that_are_imported_late():
 
 def test_importing_the_package_and_listing_methods_does_not_import_torch():
     code = (
-        "import sys, prumerge; from prumerge import catalogue, supported; "
-        "assert prumerge.names() and catalogue.entries() and supported.all_facts() and dir(prumerge); "
+        "import sys, prumerge; from prumerge import catalogue; "
+        "assert prumerge.names() and catalogue.entries() and catalogue.all_families() and dir(prumerge); "
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -218,7 +216,7 @@ def test_a_family_provides_what_splicing_needs(name):
 
 @pytest.mark.parametrize("name", families())
 def test_a_family_is_described(name):
-    told = supported.facts(name)
+    told = catalogue.family(name)
     assert told.summary.endswith(".")
     family = family_of(name)
     assert (told.takes, told.attention, told.reduced) == (family.takes, family.attention, family.reduced)

@@ -4,12 +4,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from builders import visual_tokens
 
 import prumerge
 from prumerge import catalogue
+from prumerge.models import family_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -109,11 +111,125 @@ def test_a_package_in_folders_is_read_without_importing_it(site):
     assert catalogue.entry("b").options[0].name == "keep"
 
 
-def test_a_package_whose_source_cannot_be_read_is_named_and_the_others_are_described(site, run):
+DERIVED = {
+    "another method": {
+        "own.py": """
+            from prumerge.reducers.prumerge import PruMerge
+
+            @dataclass(frozen=True)
+            class Method(PruMerge):
+                'PruMerge, louder.'
+
+                loud: int = 3
+                'How loud.'
+        """
+    },
+    "a base class in the package": {
+        "own/__init__.py": "raise AssertionError('imported')",
+        "own/base.py": """
+            from prumerge import reducer
+
+            @dataclass(frozen=True)
+            class Base(reducer.Reducer):
+                place = "before the language model"
+                loud: int = 3
+                'How loud.'
+        """,
+        "own/method.py": """
+            from . import base as things
+            from .mixin import Mixin
+
+            @dataclass(frozen=True)
+            class Method(Mixin, things.Base):
+                'A method.'
+        """,
+        "own/mixin.py": "class Mixin: needs = 'keys'",
+    },
+    "a class that the package hands on": {
+        "own/__init__.py": "from own.loud import Loud as Method",
+        "own/loud.py": """
+            from prumerge import Reducer
+
+            @dataclass(frozen=True)
+            class Loud(Reducer):
+                'A method.'
+                loud: int = field(default=3)
+                'How loud.'
+        """,
+    },
+    "a base from another library": {
+        "own.py": """
+            import abc
+            import prumerge.reducer
+            from no_such_package import Plugin
+
+            @dataclass(frozen=True)
+            class Method(Plugin, prumerge.reducer.Reducer, abc.ABC):
+                'A method.'
+                loud: int = 3
+                'How loud.'
+        """
+    },
+}
+
+
+@pytest.mark.parametrize("files", DERIVED.values(), ids=DERIVED)
+def test_inherited_options_are_listed_wherever_they_are_written(site, files):
+    for name, text in files.items():
+        path = site / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("from dataclasses import dataclass, field\n" + dedent(text))
+    install(site, "own", {"louder": "own.method:Method" if "own/method.py" in files else "own:Method"})
+    entry = catalogue.entry("louder")
+    options = {option.name: option for option in entry.options}
+    assert options["loud"] == catalogue.Option("loud", "int", "3", "How loud.")
+    if "PruMerge" in str(files):
+        of_prumerge = catalogue.entry("prumerge")
+        assert entry.options == (*of_prumerge.options, options["loud"])
+        assert entry.facts() == of_prumerge.facts()
+    if "Mixin" in str(files):
+        assert (entry.place, entry.needs) == ("before the language model", "keys")
+
+
+UNREADABLE = {
+    "no module": {},
+    "no class": {"own.py": b"Other = 3"},
+    "a class that is made": {"own.py": b"Method = make_a_method()"},
+    "no method": {"own.py": b"class Method: pass"},
+    "no Python": {"own.py": b"class Method("},
+    "no text": {"own.py": b"\xff\xfe class"},
+    "constants that are computed": {
+        "own.py": b"from prumerge import Reducer\nclass Method(Reducer):\n    paper = url()"
+    },
+    "a base that is itself": {"own.py": b"class Method(Method): pass"},
+    "imports in a circle": {"own.py": b"from other import Method", "other.py": b"from own import Method"},
+}
+
+
+@pytest.mark.parametrize("value", ["own:Method", "own", "own:", ":", "own.deeper:Method", "own:Method.inner"])
+@pytest.mark.parametrize("files", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_method_that_cannot_be_read_is_a_row_that_says_so(site, files, value):
+    for name, text in files.items():
+        (site / name).write_bytes(text)
+    install(site, "my-package", {"odd": value})
+    entry = catalogue.entry("odd")
+    assert entry.summary == "A method of the package my-package, whose source cannot be read."
+    assert not entry.options
+    assert len(catalogue.entries()) == len(catalogue.built_in()) + 1
+
+
+def test_the_table_names_what_cannot_be_read_and_describes_the_others(site, run):
     install(site, "gone", {"gone": "gone.method:Method"})
-    install(site, "odd", {"odd": "odd_module:Method"})
-    (site / "odd_module.py").write_text("Method = make_a_method()\n")
-    _, out, _ = run("methods")
-    assert "A method of the package gone, whose source cannot be read." in out
-    assert "A method of the package odd, whose source cannot be read." in out
+    code, out, _ = run("methods")
+    assert code == 0
+    assert "A method of the package gone, whose source cannot be read." in " ".join(out.split())
     assert catalogue.entry("topk").summary in " ".join(out.split())
+    assert run("methods", "gone")[0] == 0
+
+
+@pytest.mark.parametrize("name", catalogue.families())
+def test_a_family_is_described_by_its_file(name):
+    told, family = catalogue.family(name), family_of(name)
+    assert told in catalogue.all_families()
+    assert told.summary.endswith(".")
+    assert (told.takes, told.attention, told.reduced) == (family.takes, family.attention, family.reduced)

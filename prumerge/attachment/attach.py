@@ -17,7 +17,7 @@ from prumerge.attachment.memory import Memory
 from prumerge.errors import PrumergeError
 from prumerge.layers.binding import Bound
 from prumerge.layers.pruning import LayerPruning, average_tokens
-from prumerge.models import unwrap
+from prumerge.models import answers_apart, unwrap
 from prumerge.pipeline.options import Options
 from prumerge.pipeline.prompt import Prompt, has_pictures
 from prumerge.pipeline.reduce import Pipeline
@@ -184,14 +184,16 @@ class Attachment(Bound):
         else:
             reduced = memory.continued(ids, kwargs, self.model.config, cache.get_seq_length())
         short = reduced.pop("input_ids")
-        removed = ids.shape[1] - short.shape[1]
+        # What an encoder-decoder language model says does not follow the prompt, nor do lengths count it.
+        apart = answers_apart(self.model.config)
+        removed = 0 if apart else ids.shape[1] - short.shape[1]
         handed = _lengths(reduced, self.model.generation_config, removed)
         if self.inside is None:
             answer = original(input_ids=short, **handed)
         else:
             with self.inside.sized(sizes):
                 answer = original(input_ids=short, **handed)
-        return memory.restored(ids, short.shape[1], answer, cache)
+        return answer if apart else memory.restored(ids, short.shape[1], answer, cache)
 
     def _forward(self, inputs: dict[str, Any], sizes: Tensor | None = None) -> Any:
         original = self._before["forward"]

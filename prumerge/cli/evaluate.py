@@ -15,8 +15,8 @@ from prumerge.errors import PrumergeError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from prumerge.evaluate.records import Log
     from prumerge.evaluate.plan import Plan
+    from prumerge.evaluate.records import Log
     from prumerge.pipeline.options import Options
 
 
@@ -78,8 +78,8 @@ def evaluate(
         questions = 48 if quick else 504
     with status("loading"):
         from prumerge.cli.model import open_model
-        from prumerge.evaluate.records import Log
         from prumerge.evaluate.plan import Plan
+        from prumerge.evaluate.records import Log
         from prumerge.spec import make
 
         plan = Plan.read(reducer, keep, benchmark, questions, unseen)

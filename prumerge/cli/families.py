@@ -10,9 +10,9 @@ def families(as_json: shared.JsonOption = False) -> None:
     """List the model families, and how each is read."""
     from dataclasses import asdict
 
-    from prumerge.supported import all_facts
+    from prumerge.catalogue import all_families
 
-    found = all_facts()
+    found = all_families()
     if as_json:
         print_json([asdict(one) for one in found])
         return

@@ -14,6 +14,7 @@ WHERE = {
     "vision tower": "inside the vision tower",
     "before the language model": "before the language model",
     "language model": "between layers of the language model",
+    "": "where its source does not say",
 }
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from prumerge.generate.stopwatch import Stopwatch
 from prumerge.layers.pruning import average_tokens, pruning
 from prumerge.loading.prompts import prepare
-from prumerge.models import device_of, within_call
+from prumerge.models import answers_apart, device_of, within_call
 from prumerge.pipeline.options import Options
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
@@ -118,5 +118,5 @@ def _untouched(prompt: Prompt) -> dict[str, Any]:
 def said(prompt: Prompt, shorter: Mapping[str, Any], generated: Int[Tensor, "B T"]) -> Int[Tensor, "B _"]:
     """The new tokens of what `generate` returned: all that follows the prompt, or, of encoder-decoder
     language models, the token that decoding starts with."""
-    start = 1 if prompt.model.config.is_encoder_decoder else shorter["input_ids"].shape[1]
+    start = 1 if answers_apart(prompt.model.config) else shorter["input_ids"].shape[1]
     return generated[:, start:]

@@ -16,12 +16,21 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
+from prumerge.catalogue import families
 from prumerge.errors import PrumergeError
 from prumerge.models._family import Family
 from prumerge.models._weights import device_of, within_call
-from prumerge.supported import families
 
-__all__ = ["Family", "check_sees", "device_of", "families", "family_of", "unwrap", "within_call"]
+__all__ = [
+    "Family",
+    "answers_apart",
+    "check_sees",
+    "device_of",
+    "families",
+    "family_of",
+    "unwrap",
+    "within_call",
+]
 
 
 @cache
@@ -35,6 +44,11 @@ def family_of(model_type: str) -> Family:
         )
     family: Family = import_module(f"prumerge.models.{name}").FAMILY
     return family
+
+
+def answers_apart(config: Any) -> bool:
+    """Whether the language model is an encoder-decoder (T5), whose answer does not begin with the prompt."""
+    return bool(config.text_config.is_encoder_decoder)
 
 
 def unwrap(model: nn.Module) -> PreTrainedModel:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from prumerge import ops
 from prumerge.errors import PrumergeError
-from prumerge.models import family_of, unwrap
+from prumerge.models import answers_apart, family_of, unwrap
 from prumerge.pipeline.decide import Decision
 from prumerge.pipeline.options import Options
 from prumerge.pipeline.prompt import Prompt
@@ -92,7 +92,8 @@ def _shorten(
     inputs = {name: value for name, value in prompt.inputs.items() if name not in prompt.family.inputs}
     if inputs.get("attention_mask") is None:
         inputs["attention_mask"] = mask.to(ids)
-    if isinstance(labels := inputs.get("labels"), Tensor):
+    own = _of_a_decoder(prompt, inputs)
+    if isinstance(labels := inputs.get("labels"), Tensor) and "labels" not in own:
         inputs["labels"] = _of_words(labels, image)
     if kept.all():
         return inputs, None
@@ -110,10 +111,17 @@ def _shorten(
         inputs["position_ids"] = positions - (image & ~stays).cumsum(1).to(positions.device)
     fill = {"input_ids": _padding_id(prompt), "labels": -100}
     for name, value in inputs.items():
-        if isinstance(value, Tensor) and value.shape == ids.shape:
+        if isinstance(value, Tensor) and value.shape == ids.shape and name not in own:
             cut = value.gather(1, order.to(value.device))
             inputs[name] = cut.masked_fill(padding.to(value.device), fill.get(name, 0))
     return inputs, order
+
+
+def _of_a_decoder(prompt: Prompt, inputs: Mapping[str, Any]) -> set[str]:
+    """The inputs that an encoder-decoder language model's decoder reads, which no picture is in."""
+    if not answers_apart(prompt.model.config):
+        return set()
+    return {name for name in inputs if name == "labels" or name.startswith("decoder_")}
 
 
 def _of_words(labels: Int[Tensor, "B L"], image: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:

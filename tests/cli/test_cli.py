@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import prumerge
-from prumerge.supported import families
+from prumerge.catalogue import families
 from prumerge.tiny import samples
 
 SAMPLE = str(samples()[0].path)

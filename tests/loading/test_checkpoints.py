@@ -8,6 +8,7 @@ from PIL import Image
 from processors import PROCESSORS, qwen, square, tokenizer
 
 import prumerge
+from prumerge import catalogue
 from prumerge.generate.answer import answer
 
 # Whose processors need more packages than Transformers does: torchvision, num2words.
@@ -15,7 +16,7 @@ MORE = {"mistral3", "smolvlm"}
 
 
 def test_every_family_has_a_checkpoint():
-    assert {FAMILIES[name].name for name in PROCESSORS} | MORE == set(prumerge.supported.families())
+    assert {FAMILIES[name].name for name in PROCESSORS} | MORE == set(catalogue.families())
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # PaliGemma's processor

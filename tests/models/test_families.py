@@ -19,8 +19,9 @@ from families import FAMILIES, VIDEO, Picture, rows_of
 from steps import spliced
 
 import prumerge
+from prumerge.catalogue import families
+from prumerge.catalogue import family as described
 from prumerge.models import family_of
-from prumerge.supported import facts, families
 
 TABLE = Path(__file__).parents[2] / "docs" / "families.json"
 CASES = [(name, "image") for name in FAMILIES]
@@ -112,7 +113,7 @@ def test_a_class_token_is_there_where_the_table_says_so(case):
     family, model, _, rows = case
     for tokens, _ in prumerge.select(model, family.prompt(*rows), "none"):
         has_one = tokens.class_key is not None
-        assert has_one == facts(family.name).attention.startswith("class token")
+        assert has_one == described(family.name).attention.startswith("class token")
         if has_one:
             note(family, "class token")
         attention = tokens.attention()
@@ -159,7 +160,7 @@ def test_a_second_turn_on_the_cache_is_that_of_a_fresh_prompt(name):
 def test_every_family_says_what_it_takes():
     for name in families():
         takes = {"pictures"} | ({"videos"} if "pixel_values_videos" in family_of(name).inputs else set())
-        assert set(facts(name).takes.split(", ")) == takes
+        assert set(described(name).takes.split(", ")) == takes
 
 
 def test_the_table_is_what_ran(request):
