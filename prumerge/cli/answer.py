@@ -32,11 +32,11 @@ def answer(
     """Ask about a picture or a clip, with few visual tokens."""
     path, text = shared.subject(media, question, video, sample)
     with status("loading"):
-        from prumerge.cli.model import ask, open_media, open_model, tokens_left, unknown_words
+        from prumerge.cli.model import ask, open_model, show_media, tokens_left, unknown_words
 
         methods = shared.methods_of(reducer, keep)
         options = shared.options_of(positions, separators, size_bias)
-        shown = open_media(path, frames)
+        shown = show_media(path, frames)
         loaded, processor = open_model(model, device)
         if relevance_model is not None:
             clip = shared.ClipRelevance(relevance_model, methods, loaded.device)

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from prumerge.cli import options as shared
 from prumerge.cli.output import check_folder, note, progress, status
-from prumerge.errors import PrumergeError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from prumerge.evaluate.plan import Plan
-    from prumerge.evaluate.records import Log
-    from prumerge.pipeline.options import Options
 
 
 def _benchmarks(incomplete: str) -> list[str]:
@@ -40,8 +32,8 @@ def evaluate(
     keep: Annotated[
         str | None,
         typer.Option(
-            help="Budgets of visual tokens, separated by commas; auto: the method's own choice. "
-            "[default: 36,144,auto]"
+            help="Budgets of visual tokens, separated by commas: counts, shares such as 25%, or auto, the "
+            "method's own choice. [default: 36,144,auto]"
         ),
     ] = None,
     benchmark: Annotated[
@@ -80,6 +72,7 @@ def evaluate(
         from prumerge.cli.model import open_model
         from prumerge.evaluate.plan import Plan
         from prumerge.evaluate.records import Log
+        from prumerge.evaluate.run import run
         from prumerge.spec import make
 
         plan = Plan.read(reducer, keep, benchmark, questions, unseen)
@@ -88,34 +81,16 @@ def evaluate(
         relevance = None
         if relevance_model is not None:
             relevance = shared.ClipRelevance(relevance_model, list(map(make, plan.methods)), loaded.device)
-    changed = {**shared.changed(options), **({"relevance": relevance_model} if relevance_model else {})}
-    log = Log(folder / "answers.jsonl", {**plan.settings(model, loaded), **changed})
+    settings = plan.settings(model, loaded, options)
+    if relevance_model is not None:
+        settings["relevance"] = relevance_model
+    log = Log(folder / "answers.jsonl", settings)
     if log.repaired:
         note("an unfinished last answer was cut off, it is asked again")
     try:
         with progress("answering", made=lambda: len(log.records)) as track:
-            _run(loaded, processor, plan, log, track, options, relevance)
+            run(loaded, processor, plan, log, track, options, relevance)
     except KeyboardInterrupt:
         note(f"stopped; {len(log.records)} answers are safe in {log.path}, the same command goes on there")
         sys.exit(130)
     report(folder, log.records, chart, as_json)
-
-
-def _run(
-    model: Any,
-    processor: Any,
-    plan: Plan,
-    log: Log,
-    track: Callable[[int, int], None],
-    options: Options,
-    relevance: Callable[[str], Any] | None,
-) -> None:
-    """Ask; `relevance` makes that of each question."""
-    from prumerge.evaluate.run import run
-
-    if shared.changed(options) or relevance:
-        raise PrumergeError(
-            "--positions, --separators, --size-bias and --relevance-model are not evaluated with yet; "
-            "leave them out"
-        )
-    run(model, processor, plan, log, track)

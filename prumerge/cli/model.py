@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prumerge.errors import PrumergeError
+from prumerge.errors import PrumergeError, short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,45 +19,22 @@ if TYPE_CHECKING:
 
 
 def open_model(name: str, device: str) -> tuple[Any, Any]:
-    """A model and its processor, on a device; PrumergeError if there is no such device."""
-    import torch
+    """A model and its processor, on a device."""
+    from prumerge.loading.load import load, on_device
 
-    from prumerge.loading.load import load
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-        found = device.partition(":")[0] != "meta"  # which holds no values
-    except (RuntimeError, AssertionError, NotImplementedError):
-        found = False
-    if not found:
-        raise PrumergeError(f"there is no device {device!r} to run on; take cpu, cuda, or auto")
     model, processor = load(name)
-    return model.to(device), processor
+    return on_device(model, device), processor
 
 
-def open_media(path: Path, frames: int | None) -> Image | list[Image]:
+def show_media(path: Path, frames: int | None) -> Image | list[Image]:
     """A picture, or the frames of a clip; PrumergeError if frames are asked of a picture."""
-    from prumerge.loading.clips import FRAMES, VIDEOS, open_clip
-    from prumerge.loading.images import open_image
+    from prumerge.loading.clips import FRAMES
+    from prumerge.loading.media import open_media
 
-    if path.is_dir() or path.suffix.lower() in VIDEOS or _is_animated(path):
-        return open_clip(path, frames or FRAMES)
-    picture = open_image(path)
-    if frames is not None:
-        raise PrumergeError(f"{str(path)!r} is one picture, which has no frames; leave --frames out")
-    return picture
-
-
-def _is_animated(path: Path) -> bool:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as opened:
-            return getattr(opened, "n_frames", 1) > 1
-    except Exception:  # the one who opens it says what is wrong
-        return False
+    found = open_media(path, frames or FRAMES)
+    if frames is not None and not isinstance(found, list):
+        raise PrumergeError(f"{short(str(path))!r} is one picture, which has no frames; leave --frames out")
+    return found
 
 
 def ask(
@@ -72,18 +49,8 @@ def ask(
     """One question, answered; without a method by the untouched model."""
     from prumerge.generate.answer import answer
 
-    if options.positions != "compact" or options.separators != "keep":
-        raise PrumergeError("--positions and --separators are not answered with yet; leave them out")
-    return answer(
-        model,
-        processor,
-        media,
-        question,
-        method,
-        max_new_tokens=max_new_tokens,
-        relevance=options.relevance,
-        size_bias=options.size_bias,
-    )
+    together = options.but(clip=isinstance(media, list))
+    return answer(model, processor, media, question, method, together, max_new_tokens=max_new_tokens)
 
 
 def look(
@@ -109,8 +76,8 @@ def look(
     before = method if not inside else Chain(chain=tuple(parts)) if parts else make("none")
     inputs = prepare(processor, media, question).to(model.device)
     with torch.inference_mode():
-        clip = isinstance(media, list)
-        tokens, reduction = select(model, inputs, before, clip=clip, relevance=options.relevance)[0]
+        together = options.but(clip=isinstance(media, list))
+        tokens, reduction = select(model, inputs, before, together)[0]
     if inside:
         stages: list[Reduction] = []
         watched = _watched(last, stages)

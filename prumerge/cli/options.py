@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,7 @@ import typer
 from prumerge.errors import PrumergeError, unknown
 
 if TYPE_CHECKING:
-    from prumerge.pipeline.options import Options
+    from prumerge.pipeline.options import Options, Relevance
     from prumerge.reducer import Reducer
 
     Context = typer.Context
@@ -144,19 +144,8 @@ def options_of(
     return Options(positions=positions, separators=separators, size_bias=size_bias)  # type: ignore[arg-type]
 
 
-def changed(options: Options) -> dict[str, Any]:
-    """The options that are not the defaults, as the settings of a run."""
-    from dataclasses import fields
-
-    return {
-        field.name: getattr(options, field.name)
-        for field in fields(options)
-        if getattr(options, field.name) != field.default
-    }
-
-
 class ClipRelevance:
-    """The relevance of --relevance-model for any question; its model is loaded once."""
+    """The relevance of --relevance-model to a question, or to one for each picture; it is loaded once."""
 
     def __init__(self, name: str, methods: Collection[Reducer], device: Any) -> None:
         """Raises PrumergeError if no method reads it, or if the checkpoint holds no CLIP model."""
@@ -184,7 +173,7 @@ class ClipRelevance:
                 f"can be reached ({first})"
             ) from None
 
-    def __call__(self, question: str) -> Any:
+    def __call__(self, question: str | Sequence[str]) -> Relevance:
         from prumerge.relevance import clip_relevance
 
         return clip_relevance(self.clip, self.tokenizer, question)

@@ -31,12 +31,12 @@ def show(
     path = shared.seen(media, sample)
     check_target(output, PICTURES)
     with status("loading"):
-        from prumerge.cli.model import look, open_media, open_model, tokens_left
+        from prumerge.cli.model import look, open_model, show_media, tokens_left
         from prumerge.drawing import show as draw
 
         method, options = shared.method_of(reducer, keep), shared.options_of()
         shared.check_question(method, question)
-        shown = open_media(path, frames)
+        shown = show_media(path, frames)
         loaded, processor = open_model(model, device)
         if relevance_model is not None:
             clip = shared.ClipRelevance(relevance_model, [method], loaded.device)

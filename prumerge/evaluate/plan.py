@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from hashlib import sha256
 from typing import Any
 
 import torch
 
 from prumerge.compose import Placed
-from prumerge.errors import PrumergeError
+from prumerge.errors import PrumergeError, short, unknown
 from prumerge.models import device_of
 from prumerge.pipeline.options import Options
 from prumerge.reducer import Reducer
@@ -31,7 +31,8 @@ class Plan:
     """What is to be asked."""
 
     methods: tuple[str, ...]
-    budgets: tuple[int, ...]
+    budgets: tuple[int | float, ...]
+    """Visual tokens of a picture, or of each frame of a clip: counts, and shares of them below 1."""
     adaptive: bool
     """Whether adaptive methods run with their own choice as well, and the others at the mean of each."""
     benchmarks: tuple[str, ...]
@@ -45,16 +46,11 @@ class Plan:
         """From what a user writes, names separated by commas. Raises ValueError naming what there is."""
         names = list(dict.fromkeys(_parts(benchmarks)))
         names = [*BENCHMARKS, *({VIDEO} & set(names))] if "all" in names else names
-        if unknown := [name for name in names if name not in (*BENCHMARKS, VIDEO)]:
-            raise PrumergeError(
-                f"there is no benchmark {unknown[0]!r}; choose from: all, {', '.join(BENCHMARKS)}, {VIDEO}"
-            )
+        known = ("all", *BENCHMARKS, VIDEO)
+        if wrong := [name for name in names if name not in known]:
+            raise PrumergeError(unknown("benchmark", wrong[0], known))
         kept = _parts(budgets)
-        counts = [budget for budget in kept if budget != "auto"]
-        if not all(count.isdecimal() and int(count) for count in counts):
-            raise PrumergeError(
-                f"budgets are whole numbers of visual tokens or auto, such as 36,144,auto, not {budgets!r}"
-            )
+        counts = [_budget(budget) for budget in kept if budget != "auto"]
         if questions % WHOLE or questions < WHOLE:
             fewer = max(WHOLE, questions // WHOLE * WHOLE)
             raise PrumergeError(
@@ -67,8 +63,9 @@ class Plan:
             if method.keep != type(method).keep:
                 raise PrumergeError(f"{spec}: budgets are the same for all methods, give them by --keep")
         specs = [spec for spec in specs if spec != "none"]
-        fixed = dict.fromkeys(int(count) for count in counts)
-        return cls(tuple(specs), tuple(fixed), "auto" in kept, tuple(names), questions, unseen)
+        return cls(
+            tuple(specs), tuple(dict.fromkeys(counts)), "auto" in kept, tuple(names), questions, unseen
+        )
 
     def settings(self, name: str, model: Any, options: Options | None = None) -> dict[str, Any]:
         """What answers depend on; methods, budgets and benchmarks may be added to a run."""
@@ -90,9 +87,14 @@ class Plan:
     def fixed(self, tokens: VisualTokens) -> list[Job]:
         """`none`, and every method at every budget; `tokens` is any picture or clip to count on, with words
         for methods that read them."""
+        available = tokens.patches // tokens.grid[0]
+        counts = dict.fromkeys(
+            budget if isinstance(budget, int) else max(1, int(budget * available + 1e-9))
+            for budget in self.budgets
+        )
         return [
             Job("none", "none"),
-            *(at(spec, budget, tokens) for budget in self.budgets for spec in self.methods),
+            *(at(spec, count, tokens) for count in counts for spec in self.methods),
         ]
 
     def own_choice(self) -> list[Job]:
@@ -138,6 +140,23 @@ def is_adaptive(spec: str) -> bool:
     """Whether a method chooses by itself how many tokens it keeps."""
     method = make(spec).parts[-1]
     return method.adaptive and method.keep is None
+
+
+def _budget(text: str) -> int | float:
+    """A count, or a share such as 25% or 0.25. Raises PrumergeError for anything else."""
+    number = text.removesuffix("%")
+    if number == text and number.isdecimal() and int(number):
+        return int(number)
+    try:
+        share = float(number) / (100 if number != text else 1)
+    except ValueError:
+        share = 0
+    if not 0 < share < 1:
+        raise PrumergeError(
+            "budgets are whole numbers of visual tokens, shares of them or auto, such as 36,25%,auto, not "
+            f"{short(text)!r}"
+        )
+    return share
 
 
 def _parts(text: str) -> list[str]:

@@ -268,7 +268,7 @@ def test_demo_answers_every_sample_question_and_draws_each_picture(run, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["answer", "nowhere.png", "what?"], "there is no picture at 'nowhere.png'"),
+        (["answer", "nowhere.png", "what?"], "there is no picture or clip at 'nowhere.png'"),
         (["answer", __file__, "what?"], "is no picture"),
         (
             ["answer", SAMPLE, "what?", "--reducer", "prune"],
@@ -282,7 +282,7 @@ def test_demo_answers_every_sample_question_and_draws_each_picture(run, tmp_path
             ["show", SAMPLE, "--reducer", "trim"],
             "what trim keeps depends on the question; ask one by --question",
         ),
-        (["show", SAMPLE, "--question", "what?"], "prumerge does not read the question; leave --question out"),
+        (["show", SAMPLE, "--question", "what?"], "prumerge does not read the question; leave"),
         (["show", SAMPLE, "--reducer", "prumerge,spatial"], "one method at a time, not prumerge, spatial"),
         (["show", "--sample", "1", SAMPLE], "Missing argument 'MEDIA'"),
         (["show"], "Missing argument 'MEDIA'"),
@@ -308,7 +308,7 @@ def test_demo_answers_every_sample_question_and_draws_each_picture(run, tmp_path
             ["answer", SAMPLE, "what?", "--reducer", "trim", "--relevance-model", "no/where"],
             "there is no CLIP model to load at 'no/where'",
         ),
-        (["answer", SAMPLE, "what?", "--device", "meta"], "there is no device 'meta' to run on; take cpu"),
+        (["answer", SAMPLE, "what?", "--device", "meta"], "there is no device 'meta' to run on: it holds shapes only"),
         (
             ["answer", SAMPLE, "what?", "--reducer", "a" * 5000],
             "there is no method 'aaaaaaaaaaaaaaaaaaaaaaaaaaaa...a",
@@ -316,7 +316,7 @@ def test_demo_answers_every_sample_question_and_draws_each_picture(run, tmp_path
         (["plot-attention", SAMPLE, "-o", "a.gif"], "'a.gif' must end in .png, .jpg or .svg"),
         (["answer", SAMPLE, "what?", "--reducer", "fastv:layer=9"], "the language model has 4 layers"),
         (["answer", SAMPLE, "what?", "--reducer", "fastv+tome"], "write tome+fastv"),
-        (["answer", SAMPLE, "what?", "--reducer", "prumerge:x=1"], "prumerge has no option 'x'; it has: keep"),
+        (["answer", SAMPLE, "what?", "--reducer", "prumerge:x=1"], "prumerge has no option 'x'; it has:"),
         (["answer", SAMPLE, "what?", "--keep", "0"], "keep must be at least 1"),
         (["answer", SAMPLE, "what?", "--keep", "-3"], "keep must be at least 1"),
         (["answer", SAMPLE, "what?", "--keep", "nan"], "keep"),

@@ -204,9 +204,11 @@ def test_reports_are_written_whole_or_not_at_all(evaluated, run, monkeypatch):
         (["rescore", __file__], "is no file of answers: line 1 holds no settings"),
         (
             ["evaluate", "--benchmark", "colours"],
-            "there is no benchmark 'colours'; choose from: all, attribute",
+            "there is no benchmark 'colours'; choose one of: all, attribute",
         ),
-        (["evaluate", "--keep", "few"], "budgets are whole numbers of visual tokens or auto"),
+        (["evaluate", "--keep", "few"], "budgets are whole numbers of visual tokens, shares of them or auto"),
+        (["evaluate", "--keep", "36,150%"], "such as 36,25%,auto, not '150%'"),
+        (["evaluate", "--keep", "36,,auto"], "such as 36,25%,auto, not ''"),
         (["evaluate", "--keep", "577"], "keep is more than the 576 visual tokens"),
         (["evaluate", "--questions", "100"], "96 or 120, not 100"),
         (["evaluate", "--quick", "--keep", "1"], "prumerge cannot hand over as few as 1 visual tokens"),
@@ -285,6 +287,17 @@ def test_few_questions_say_that_they_are_few(evaluated):
 
 def test_the_extra_token_is_said_beside_keep(evaluated):
     assert "prumerge: @36 is keep=35 and 1 for the rest." in evaluated[1]
+
+
+def test_prompts_are_shortened_as_the_options_say_and_the_log_remembers(run, asking, tmp_path):
+    arguments = ["evaluate", *asking, "--reducer", "topk", "--benchmark", "choice", "-o", tmp_path]
+    assert run(*arguments, "--positions", "original", "--size-bias", "--keep", "25%")[0] == 0
+    settings, records = read(tmp_path / "answers.jsonl")
+    assert (settings["positions"], settings["size_bias"]) == ("original", True)
+    assert {record.method for record in records} == {"none", "topk@144", "random@144"}
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "positions was original, now None" in err
 
 
 def test_the_folder_is_tried_before_anything_is_loaded(run, monkeypatch, tmp_path):

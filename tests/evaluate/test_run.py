@@ -89,6 +89,10 @@ def test_what_is_named_twice_is_asked_once():
     assert plan(benchmarks="all").benchmarks == tuple(BENCHMARKS)
 
 
+def test_budgets_are_counts_or_shares():
+    assert plan("topk", "36,25%,0.25,auto").budgets == (36, 0.25)
+
+
 def test_options_belong_to_the_method_before_them():
     specs = plan("prumerge:k=8,iqr=2,topk,prumerge_plus:heads=split,iqr=2").methods
     assert specs == ("prumerge:k=8,iqr=2", "topk", "prumerge_plus:heads=split,iqr=2", "random")
@@ -103,20 +107,22 @@ def test_only_adaptive_methods_choose_themselves():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"methods": "prune"}, "there is no method 'prune'; choose one of: "),
+        ({"methods": "prune"}, "there is no method 'prune' .did you mean 'divprune'.*; choose one of: "),
         ({"methods": "topk,"}, "there is no method ''; choose one of"),
         ({"methods": "topk:size=3"}, "topk has no option 'size'; it has: keep"),
         (
             {"methods": "topk:keep=3"},
             "topk:keep=3: budgets are the same for all methods, give them by --keep",
         ),
-        ({"budgets": "few"}, "budgets are whole numbers of visual tokens or auto, such as 36,144,auto"),
+        ({"budgets": "few"}, "budgets are whole numbers of visual tokens, shares .*, such as 36,25%,auto, not 'few'"),
         ({"budgets": "0"}, "budgets are whole numbers"),
-        ({"budgets": "0.5"}, "budgets are whole numbers"),
+        ({"budgets": "1.5"}, "budgets are whole numbers"),
+        ({"budgets": "100%"}, "budgets are whole numbers"),
+        ({"budgets": "nan"}, "budgets are whole numbers"),
         ({"budgets": ""}, "budgets are whole numbers"),
         (
             {"benchmarks": "colours"},
-            "there is no benchmark 'colours'; choose from: all, attribute, choice, reading",
+            "there is no benchmark 'colours'; choose one of: all, attribute, choice, reading",
         ),
         ({"questions": 500}, "groups of 24, .*: 480 or 504, not 500"),
         ({"questions": 1}, "24 or 48, not 1"),

@@ -207,3 +207,17 @@ def test_a_clip_is_answered_with_all_tokens_and_with_few(run, small, tmp_path):
         "--json",
     )
     assert json.loads(out)["visual_tokens"] == 72
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--video", "nowhere.gif", "what?"], " at 'nowhere.gif'"),
+        (["a.png", "what?", "--video", "b.gif"], "with --video leave"),
+        (["what?", "--video", "a.gif", "--frames", "0"], "Invalid value for '--frames'"),
+    ],
+)
+def test_bad_clips_are_one_sentence(run, unchecked, arguments, sentence):
+    code, out, err = run("answer", *arguments)
+    assert (code, out) == (2, "")
+    assert sentence in err
