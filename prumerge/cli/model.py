@@ -19,11 +19,21 @@ if TYPE_CHECKING:
 
 
 def open_model(name: str, device: str) -> tuple[Any, Any]:
-    """A model and its processor, on a device."""
-    from prumerge.loading.load import load, on_device
+    """A model and its processor, on a device; PrumergeError, before anything is loaded, if there is none."""
+    import torch
 
+    from prumerge.loading.load import load
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.partition(":")[0] == "meta":
+        raise PrumergeError("there is no device 'meta' to run on: it holds shapes only; take cpu, cuda, or auto")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise PrumergeError(f"there is no device {device!r} to run on; take cpu, cuda, or auto") from None
     model, processor = load(name)
-    return on_device(model, device), processor
+    return model.to(device), processor
 
 
 def show_media(path: Path, frames: int | None) -> Image | list[Image]:
