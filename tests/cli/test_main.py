@@ -21,12 +21,12 @@ PROGRAM = [sys.executable, "-m", "prumerge"]
 
 def failing(monkeypatch, error):
     """The command `families` raises it."""
-    from prumerge import supported
+    from prumerge import catalogue
 
     def fails():
         raise error
 
-    monkeypatch.setattr(supported, "all_facts", fails)
+    monkeypatch.setattr(catalogue, "all_families", fails)
 
 
 @pytest.mark.parametrize("error", [PrumergeError("mend this"), MissingPackage("mend this")])
