@@ -19,11 +19,21 @@ if TYPE_CHECKING:
 
 
 def open_model(name: str, device: str) -> tuple[Any, Any]:
-    """A model and its processor, on a device."""
-    from prumerge.loading.load import load, on_device
+    """A model and its processor, on a device; PrumergeError if there is no such device."""
+    import torch
 
+    from prumerge.loading.load import load
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        numbers = not torch.empty(0, device=device).is_meta  # which has shapes alone
+    except (RuntimeError, AssertionError, NotImplementedError):
+        numbers = False
+    if not numbers:
+        raise PrumergeError(f"there is no device {short(device)!r} to run on; take cpu, cuda, or auto")
     model, processor = load(name)
-    return on_device(model, device), processor
+    return model.to(device), processor
 
 
 def show_media(path: Path, frames: int | None) -> Image | list[Image]:
