@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 
 def open_model(name: str, device: str) -> tuple[Any, Any]:
-    """A model and its processor, on a device; PrumergeError, before anything is loaded, if there is none."""
+    """A model and its processor, on a device; PrumergeError if there is no such device."""
     import torch
 
     from prumerge.loading.load import load
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.partition(":")[0] == "meta":
-        raise PrumergeError("there is no device 'meta' to run on: it holds shapes only; take cpu, cuda, or auto")
     try:
-        torch.empty(0, device=device)
+        numbers = not torch.empty(0, device=device).is_meta  # which has shapes alone
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise PrumergeError(f"there is no device {device!r} to run on; take cpu, cuda, or auto") from None
+        numbers = False
+    if not numbers:
+        raise PrumergeError(f"there is no device {short(device)!r} to run on; take cpu, cuda, or auto")
     model, processor = load(name)
     return model.to(device), processor
 

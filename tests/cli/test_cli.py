@@ -308,7 +308,10 @@ def test_demo_answers_every_sample_question_and_draws_each_picture(run, tmp_path
             ["answer", SAMPLE, "what?", "--reducer", "trim", "--relevance-model", "no/where"],
             "there is no CLIP model to load at 'no/where'",
         ),
-        (["answer", SAMPLE, "what?", "--device", "meta"], "there is no device 'meta' to run on: it holds shapes only"),
+        (
+            ["answer", SAMPLE, "what?", "--device", "meta"],
+            "there is no device 'meta' to run on; take cpu",
+        ),
         (
             ["answer", SAMPLE, "what?", "--reducer", "a" * 5000],
             "there is no method 'aaaaaaaaaaaaaaaaaaaaaaaaaaaa...a",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prumerge.cli import output
+from prumerge.cli import COMMANDS, output
 from prumerge.cli.output import (
     breakable,
     check_folder,
@@ -45,6 +45,39 @@ def test_a_table_is_never_wider_than_the_terminal_and_its_numbers_stay_whole(col
         assert all(cell in out for cell in row[1:])
     assert "…" not in out
     assert re.sub(r"\s", "", out).count("none") > 0
+
+
+@pytest.mark.parametrize("terminal", [80, 120])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "methods",
+        "methods prumerge",
+        "methods sparsevlm",
+        "families",
+        "samples",
+        "roofline --bits w16a16,w8a8kv8:fp16 --hardware a100-40gb,laptop-cpu",
+        "roofline --ops --visual 576x2+288,40 --hardware v100",
+        "roofline --convention llm-viewer-2024-03",
+        "answer --sample 1 what? --reducer prumerge,tome:r=40+prumerge_plus:k=auto+fastv --keep 36",
+        "demo --keep 36",
+    ],
+)
+def test_what_commands_print_fits_the_terminal(run, monkeypatch, tmp_path, command, terminal):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(output, "width", lambda: terminal)
+    code, out, _ = run(*command.split())
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= terminal
+    assert "…" not in out
+
+
+@pytest.mark.parametrize("command", [[], *([name.replace("_", "-")] for name in COMMANDS)], ids=" ".join)
+def test_help_fits_80_columns(run, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = run(*command, "--help")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_every_part_of_a_table_begins_with_its_keys(monkeypatch, capsys):

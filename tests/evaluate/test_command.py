@@ -278,6 +278,21 @@ def test_the_chart_is_written_as_vectors_as_well(evaluated, run, kind, begins):
     assert (evaluated[0] / f"pareto.{kind}").read_bytes().startswith(begins)
 
 
+@pytest.mark.parametrize("terminal", [80, 120])
+def test_the_table_fits_the_terminal_and_its_numbers_stay_whole(evaluated, run, monkeypatch, terminal):
+    from prumerge.cli import output
+
+    folder, wide = evaluated
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setattr(output, "width", lambda: terminal)
+    code, out, _ = run("rescore", folder.name)
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= terminal
+    for line in wide.splitlines()[2:6]:
+        for cell in re.split(r"\s{2,}", line.strip()):
+            assert cell in out
+
+
 def test_few_questions_say_that_they_are_few(evaluated):
     assert (
         "24 questions in each benchmark are few: a single answer moves its score by 4.2 points"
