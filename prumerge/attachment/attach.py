@@ -19,7 +19,7 @@ from prumerge.layers.binding import Bound
 from prumerge.layers.pruning import LayerPruning, average_tokens
 from prumerge.models import answers_apart, unwrap
 from prumerge.pipeline.options import Options
-from prumerge.pipeline.prompt import Prompt, has_pictures
+from prumerge.pipeline.prompt import Prompt, modality_of
 from prumerge.pipeline.reduce import Pipeline
 from prumerge.pipeline.splice import check_positions, column_sizes
 from prumerge.reducer import Reducer
@@ -79,7 +79,8 @@ class Attachment(Bound):
         self._before = self.bind(model, "forward", "generate")
 
     def _use(self, pipeline: Pipeline) -> None:
-        check_positions(pipeline.options, self.model)
+        if pipeline.options.positions != "compact":
+            check_positions(pipeline.options, self.model)
         layers, biased = pipeline.placed.layers, pipeline.options.size_bias
         inside = self.inside
         if inside is not None:
@@ -140,13 +141,18 @@ class Attachment(Bound):
         original = self._before["forward"]
         kwargs |= zip(inspect.signature(original).parameters, args, strict=False)
         cache: Any = kwargs.get("past_key_values")
-        if not has_pictures(kwargs):
+        if modality_of(kwargs) is None:
             memory = Memory.on(cache)
-            return self._forward(memory.step(kwargs, cache.get_seq_length()) if memory else kwargs)
+            inputs = memory.step(kwargs, cache.get_seq_length()) if memory else kwargs
+            return original(**inputs) if self.inside is None else self.inside.run(original, inputs)
         self._check_forward(kwargs)
         reduced, sizes = self._reduced(Prompt.read(self.model, kwargs, infer_padding=False))
         self.labels = reduced.get("labels")
-        output = self._forward(reduced, sizes)
+        if self.inside is None:
+            output = original(**reduced)
+        else:
+            with self.inside.sized(sizes):
+                output = self.inside.run(original, reduced)
         cache = getattr(output, "past_key_values", cache)
         if cache is not None:
             cache._prumerge = Memory.of(kwargs["input_ids"], reduced, self.options)
@@ -165,7 +171,7 @@ class Attachment(Bound):
         filled = cache is not None and cache.get_seq_length() > 0
         if self.inside is not None:
             self.inside.check_generate(kwargs)
-        if not has_pictures(kwargs) and (memory is None or not filled):
+        if modality_of(kwargs) is None and (memory is None or not filled):
             if ids is None:
                 return original(**kwargs)
             if not filled:
@@ -194,15 +200,6 @@ class Attachment(Bound):
             with self.inside.sized(sizes):
                 answer = original(input_ids=short, **handed)
         return answer if apart else memory.restored(ids, short.shape[1], answer, cache)
-
-    def _forward(self, inputs: dict[str, Any], sizes: Tensor | None = None) -> Any:
-        original = self._before["forward"]
-        if self.inside is None:
-            return original(**inputs)
-        if sizes is None:
-            return self.inside.run(original, inputs)
-        with self.inside.sized(sizes):
-            return self.inside.run(original, inputs)
 
     def _reduced(self, prompt: Prompt) -> tuple[dict[str, Any], Tensor | None]:
         """The shorter prompt, and the sizes of its columns where attention goes by them."""

@@ -65,7 +65,7 @@ class Prompt:
                 "return_tensors='pt')"
             )
         family = family_of(inner.config.model_type)
-        modality = _modality(inputs)
+        modality = modality_of(inputs)
         if modality == "video" and VIDEOS not in family.inputs:
             raise PrumergeError(
                 f"models of type {inner.config.model_type!r} take no videos; pass the frames as pictures"
@@ -145,12 +145,7 @@ class Prompt:
         )
 
 
-def has_pictures(inputs: Mapping[str, Any]) -> bool:
-    """Whether raw pictures or videos came with a prompt; raises as `Prompt.read`."""
-    return _modality(inputs) is not None
-
-
-def _modality(inputs: Mapping[str, Any]) -> Modality | None:
+def modality_of(inputs: Mapping[str, Any]) -> Modality | None:
     """What raw pixels came with a prompt, or nothing.
 
     Raises PrumergeError for both at once, for a video without frames, and for pixels that are no tensors.
