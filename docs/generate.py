@@ -27,7 +27,7 @@ from roofline_tables import (
 )
 from typer.testing import CliRunner
 
-from prumerge.catalogue import FACTS, all_families, built_in, entry, families
+from prumerge.catalogue import FACTS, all_families, built_in, entry
 from prumerge.cli import app
 from prumerge.evaluate.charts import pareto
 from prumerge.evaluate.records import MEASURES
@@ -69,12 +69,12 @@ def options() -> str:
 
 
 def supported() -> str:
-    """What the tests ran of each family."""
-    ran = json.loads((ROOT / "docs" / "families.json").read_text())
-    columns = ("image", "multi-image", "video", "batch", "beams", "training", "class token")
+    """What `probe_families.py` found that each family can."""
+    found = json.loads((ROOT / "docs" / "families.json").read_text())
+    columns = next(iter(found.values()))
     rows = [f"| family | {' | '.join(columns)} |", "|---|" + ":-:|" * len(columns)]
-    for name in families():
-        rows.append(f"| `{name}` | {' | '.join('x' if column in ran[name] else '' for column in columns)} |")
+    for name, can in found.items():
+        rows.append(f"| `{name}` | {' | '.join('x' if can[each] else '' for each in columns)} |")
     return "\n".join(rows)
 
 

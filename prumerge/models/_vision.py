@@ -27,7 +27,7 @@ from prumerge.scores import Layer
 
 @runtime_checkable
 class Merging(Protocol):
-    """What a method does inside the tower; `prumerge.places.TowerReducer` says more."""
+    """What a method does inside the tower; `prumerge.reducer.TowerReducer` says more."""
 
     @property
     def proportional(self) -> bool: ...

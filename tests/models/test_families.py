@@ -1,12 +1,7 @@
-"""Every family, on small random models of the real classes: pictures, videos, batches, beams, training.
-
-What ran is compared with docs/families.json, from which the README's table is made;
-WRITE_FAMILIES=1 python -m pytest tests/test_families.py writes it anew.
-"""
+"""Every family, on small random models of the real classes."""
 
 import copy
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +9,9 @@ import pytest
 import torch
 import transformers as hf
 from asking import SPEC, answer, logits, reduced
-from builders import IMAGE, PAD, text_config, vision_config
-from families import FAMILIES, VIDEO, Picture, rows_of
+from builders import IMAGE, text_config, vision_config
+from capabilities import CAPABILITIES, can, modalities
+from families import FAMILIES, VIDEO, rows_of
 from steps import spliced
 
 import prumerge
@@ -23,12 +19,8 @@ from prumerge.catalogue import families
 from prumerge.catalogue import family as described
 from prumerge.models import family_of
 
-TABLE = Path(__file__).parents[2] / "docs" / "families.json"
-CASES = [(name, "image") for name in FAMILIES]
-CASES += [
-    (name, "video") for name, family in FAMILIES.items() if family.videos and "Onevision" not in name[:9]
-]
-ran = {}
+TABLE = json.loads((Path(__file__).parents[2] / "docs" / "families.json").read_text())
+CASES = [(name, modality) for name, family in FAMILIES.items() for modality in modalities(family)]
 
 
 @pytest.fixture(params=CASES, ids="-".join)
@@ -38,47 +30,15 @@ def case(request):
     return family, family.model(), modality, rows_of(family, modality)
 
 
-def note(family, what):
-    ran.setdefault(family.name, set()).add(what)
-
-
 def test_every_family_is_tested():
     assert {family.name for family in FAMILIES.values()} == set(families())
 
 
-def test_none_changes_no_bit(case):
-    family, model, modality, rows = case
-    plain, ours = family.prompt(*rows), reduced(model, family.prompt(*rows), "none")
-    assert torch.equal(logits(model, ours), logits(model, plain))
-    assert torch.equal(answer(model, reduced(model, family.prompt(*rows), "none")), answer(model, plain))
-    with prumerge.attach(model, "none"):
-        attached = answer(model, family.prompt(*rows))
-    assert torch.equal(attached, answer(model, family.prompt(*rows)))
-    note(family, modality)
-    shown = [sum(isinstance(x, Picture) for x in row) for row in rows]
-    if modality == "image" and max(shown) > 1:
-        note(family, "multi-image")
-
-
-def test_each_row_of_a_ragged_batch_is_the_row_alone(case):
-    family, model, _, rows = case
-    batch = reduced(model, family.prompt(*rows))
-    scores = logits(model, batch)
-    for row, inputs in enumerate(rows):
-        alone = reduced(model, family.prompt(inputs))
-        real = batch["attention_mask"][row].bool()
-        assert int(real.sum()) == alone["input_ids"].shape[1] < family.prompt(inputs)["input_ids"].shape[1]
-        torch.testing.assert_close(scores[row, real], logits(model, alone)[0], atol=1e-4, rtol=1e-3)
-    note(family, "batch")
-
-
-def test_answers_and_beams_of_a_batch_are_those_of_each_row(case):
-    family, model, _, rows = case
-    for options in ({}, {"num_beams": 3}):
-        batch = answer(model, reduced(model, family.prompt(*rows)), **options)
-        for row, inputs in enumerate(rows):
-            assert torch.equal(batch[row], answer(model, reduced(model, family.prompt(inputs)), **options)[0])
-    note(family, "beams")
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("name", families())
+def test_a_family_can_what_the_table_says(name, capability):
+    """`python docs/probe_families.py` writes the table anew."""
+    assert can(name, capability) == TABLE[name][capability]
 
 
 def test_an_attached_method_does_what_reduce_does(case):
@@ -91,31 +51,11 @@ def test_an_attached_method_does_what_reduce_does(case):
     assert all(0 < after < before for before, after in attachment.tokens)
 
 
-def test_training_reaches_tower_and_language_model(case):
-    family, original, _, rows = case
-    model, inputs = copy.deepcopy(original).train(), family.prompt(*rows)
-    ids = inputs["input_ids"]
-    visual = (ids == IMAGE) | (ids == VIDEO) | (ids == PAD)
-    loss = model(**prumerge.reduce(model, {**inputs, "labels": ids.masked_fill(visual, -100)}, SPEC)).loss
-    loss.backward()
-    seen = [
-        weight
-        for name, weight in model.named_parameters()
-        if ("vision" in name or "visual" in name or "tower" in name) and weight.grad is not None
-    ]
-    assert loss.isfinite()
-    assert sum(weight.grad.abs().sum() for weight in seen) > 0
-    assert model.get_input_embeddings().weight.grad.abs().sum() > 0
-    note(family, "training")
-
-
 def test_a_class_token_is_there_where_the_table_says_so(case):
     family, model, _, rows = case
     for tokens, _ in prumerge.select(model, family.prompt(*rows), "none"):
         has_one = tokens.class_key is not None
         assert has_one == described(family.name).attention.startswith("class token")
-        if has_one:
-            note(family, "class token")
         attention = tokens.attention()
         assert attention.shape == (len(tokens),)
         assert attention.isfinite().all()
@@ -161,15 +101,6 @@ def test_every_family_says_what_it_takes():
     for name in families():
         takes = {"pictures"} | ({"videos"} if "pixel_values_videos" in family_of(name).inputs else set())
         assert set(described(name).takes.split(", ")) == takes
-
-
-def test_the_table_is_what_ran(request):
-    if sum(len(seen) for seen in ran.values()) < 100 or request.config.option.keyword:
-        pytest.skip("only some of the tests of this file ran")
-    found = json.dumps({name: sorted(seen) for name, seen in sorted(ran.items())}, indent=1) + "\n"
-    if os.environ.get("WRITE_FAMILIES"):
-        TABLE.write_text(found)
-    assert TABLE.read_text() == found
 
 
 # with methods inside the tower and the language model, and positions

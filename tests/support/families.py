@@ -35,6 +35,7 @@ class Family:
     tower = "clip"
     options: dict = {}  # noqa: RUF012
     videos = False
+    """Whether this layout has videos among its prompts."""
     frames = 2
     rows = ((5, 0, 6, 7), (8, 5, 1, 6, 0, 9))  # numbers 0 and 1 are pictures
 
@@ -206,6 +207,7 @@ class LlavaOnevision(Tiled):
 class OnevisionShrunk(LlavaOnevision):
     """Pictures of more than one tile are shrunk."""
 
+    videos = False
     aspect = "anyres_max_1"
     sizes = ((56, 112), (112, 112))
 
@@ -219,6 +221,8 @@ class OnevisionShrunk(LlavaOnevision):
 
 class OnevisionTogether(LlavaOnevision):
     """Several pictures in one prompt: none is tiled."""
+
+    videos = False
 
     def shown(self, picture):
         return [IMAGE] * 17
