@@ -5,10 +5,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
 
 import prumerge
 from prumerge.catalogue import families
+from prumerge.evaluate.records import read
 from prumerge.tiny import samples
 
 SAMPLE = str(samples()[0].path)
@@ -364,3 +366,41 @@ def test_a_failure_leaves_an_older_picture_as_it_was(run, tmp_path):
     assert run("show", SAMPLE, "-o", tmp_path / "kept.png", "--keep", "9999")[0] == 2
     assert (tmp_path / "kept.png").read_bytes() == b"older"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory):
+    """A folder with an untrained CLIP model whose vision tower is as wide as the embedded model's."""
+    from transformers import CLIPConfig, CLIPModel
+
+    from prumerge.tiny import WEIGHTS
+    from prumerge.tiny.vocabulary import make_tokenizer
+
+    tower = json.loads((WEIGHTS / "config.json").read_text())["vision_config"]
+    text = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text |= {"vocab_size": 512, "max_position_embeddings": 32, "pad_token_id": 0, "bos_token_id": 1}
+    torch.manual_seed(0)
+    config = CLIPConfig(vision_config=tower, text_config={**text, "eos_token_id": 2}, projection_dim=16)
+    folder = tmp_path_factory.mktemp("clip")
+    CLIPModel(config).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("command", ["answer", "show"])
+def test_relevance_comes_from_another_model_for_methods_that_ask(run, clip, tmp_path, command):
+    question = "is there a star?"
+    asks = [question] if command == "answer" else ["--question", question, "-o", tmp_path / "kept.png"]
+    arguments = (command, SAMPLE, *asks, "--reducer", "cdpruner", "--keep", "36", "--json")
+    own, other = (run(*arguments, *more) for more in ((), ("--relevance-model", clip)))
+    assert (other[0], "prumerge:" in other[2]) == (0, False)
+    if command == "show":
+        assert json.loads(own[1])["index"] != json.loads(other[1])["index"]
+
+
+def test_evaluate_asks_the_other_model_about_each_question(run, clip, tmp_path):
+    arguments = ["--reducer", "cdpruner", "--keep", "36", "--questions", "24", "--benchmark", "choice"]
+    assert run("evaluate", *arguments, "--relevance-model", clip, "-o", tmp_path / "run")[0] == 0
+    settings, records = read(tmp_path / "run" / "answers.jsonl")
+    assert settings["relevance"] == str(clip)
+    assert {record.method for record in records} == {"none", "cdpruner@36", "random@36"}

@@ -71,14 +71,23 @@ def test_an_interrupted_command_is_silent(run, monkeypatch, interrupt):
     assert run("families") == (130, "", "")
 
 
+@pytest.mark.parametrize(
+    "becomes", ["os.kill(os.getpid(), signal.SIGINT)", "try_(); raise ImportError('broken off')", "Dying()"]
+)
 @pytest.mark.parametrize("module", ["prumerge.cli", "torch"])
-def test_control_c_during_start_up_is_silent(tmp_path, module):
-    """The module that is being imported when the signal comes."""
+def test_control_c_during_start_up_is_silent(tmp_path, module, becomes):
+    """`module` is being imported when the signal comes; others may turn it into an error of their own,
+    or Python may ignore it where it cannot be raised."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys, os, signal\n"
+        "def try_():\n"
+        "    try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    except KeyboardInterrupt: pass\n"
+        "class Dying:\n"
+        "    def __del__(self): os.kill(os.getpid(), signal.SIGINT)\n"
         "class Finder:\n"
         "    def find_spec(self, name, *_):\n"
-        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        f"        if name == {module!r}: {becomes}\n"
         "sys.meta_path.insert(0, Finder())\n"
     )
     path = os.pathsep.join([str(tmp_path), *sys.path])
