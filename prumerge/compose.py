@@ -104,7 +104,9 @@ class OverFrames(Reducer):
             videos = [tokens.frames() for tokens in pictures]
             chosen = iter(self.method.decide([frame for frames in videos for frame in frames]))
             return [
-                joined({number: next(chosen) for number in range(len(frames))}, [len(frame) for frame in frames])
+                joined(
+                    {number: next(chosen) for number in range(len(frames))}, [len(frame) for frame in frames]
+                )
                 for frames in videos
             ]
         firsts = [repeats(tokens, self.threshold) if tokens.grid[0] > 1 else None for tokens in pictures]
@@ -114,7 +116,9 @@ class OverFrames(Reducer):
         ]
         return [
             chosen if first is None else chosen.after(first, len(tokens), rest.class_tokens)
-            for tokens, first, rest, chosen in zip(pictures, firsts, left, self.method.decide(left), strict=True)
+            for tokens, first, rest, chosen in zip(
+                pictures, firsts, left, self.method.decide(left), strict=True
+            )
         ]
 
     def __str__(self) -> str:

@@ -55,8 +55,8 @@ class Reducer(ABC):
     """Whether it compares the frames of a video."""
 
     decides: ClassVar[Literal["one by one", "together", "once"]] = "one by one"
-    """How pictures of one shape are decided: one by one; together, by `torch.vmap` over the method, which then
-    must not wait for the device; or once for all of them, where what a picture shows does not count."""
+    """How pictures of one shape are decided: one by one; together, by `torch.vmap` over the method, which
+    then must not wait for the device; or once for all of them, where what a picture shows does not count."""
 
     keep: int | float | None = None
     """Visual tokens to keep: a count, a share below 1, or none for the method's own choice."""
@@ -188,7 +188,9 @@ class Adaptive(Reducer):
         """Decide about all pictures; those of one shape and count together."""
         if self.keep is not None:
             counts = [self.count(len(tokens)) for tokens in pictures]
-            return with_counts(lambda tokens, count: self.choose(tokens, self.scores(tokens), count), pictures, counts)
+            return with_counts(
+                lambda tokens, count: self.choose(tokens, self.scores(tokens), count), pictures, counts
+            )
 
         def scored(tokens: VisualTokens) -> tuple[Tensor, Tensor]:
             scores = self.scores(tokens)

@@ -24,10 +24,10 @@ def clip_relevance(
     own, `text` the question about all pictures, or one for each in prompt order. Nothing is encoded again:
     the features that the language model's projector reads go through CLIP's last layer norm and projection,
     and relevance is minus their cosine with the projected text, min-max normalised (`ops.relevance`), as in
-    the official code of CDPruner (https://arxiv.org/abs/2506.10967). With `product` it is minus the product of the
-    two as they are, neither cosine nor on a scale, as in the official code of TRIM
-    (https://arxiv.org/abs/2409.10994): for `trim:sharpness=1`. A text that is longer than the text tower reads is
-    cut into pieces, whose relevances are averaged.
+    the official code of CDPruner (https://arxiv.org/abs/2506.10967). With `product` it is minus the product
+    of the two as they are, neither cosine nor on a scale, as in the official code of TRIM
+    (https://arxiv.org/abs/2409.10994): for `trim:sharpness=1`. A text that is longer than the text tower
+    reads is cut into pieces, whose relevances are averaged.
 
     Raises ValueError for pictures of another tower, and where there is no text for each picture.
     """

@@ -79,7 +79,9 @@ class Scores:
             query = (query.unflatten(-1, (heads, -1)) * own).flatten(-2)
         else:
             query, keys = by_head(query), [by_head(each) for each in keys]
-        logits = [query @ each.mT * scale for each in keys]  # [parts, heads, (queries of a part,) keys of a part]
+        logits = [
+            query @ each.mT * scale for each in keys
+        ]  # [parts, heads, (queries of a part,) keys of a part]
         if sizes is not None:
             logits[-1] = logits[-1] + sizes.log().view(parts, *[1] * (query.ndim - 2), -1)
         weights = torch.cat(logits, dim=-1).softmax(dim=-1) if len(logits) > 1 else logits[0].softmax(dim=-1)

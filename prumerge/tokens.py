@@ -397,6 +397,7 @@ class Reduction:
         weights = self.of(first.matrix(count))
         own = self.weights[:, len(first) :]
         if own.shape[1]:
+            own = own.sum(1, keepdim=True) if class_tokens == 1 else own  # one for all frames
             weights = pad(weights, (0, count + class_tokens - weights.shape[1]))
             weights[:, count:] += own * own.shape[1] / class_tokens
         return Reduction(index, weights)

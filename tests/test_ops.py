@@ -303,6 +303,56 @@ def test_each_point_is_the_farthest_from_those_before(example, data):
         assert nearest[chosen[step]] == nearest.max()
 
 
+def greedily(count, available, gain):
+    """The places that gain most, one after the other."""
+    chosen = []
+    while len(chosen) < count:
+        free = [place for place in range(available) if place not in chosen]
+        chosen.append(max(free, key=lambda place: gain(chosen, place)))
+    return sorted(chosen)
+
+
+@given(keys_and_places(), st.data())
+def test_each_token_adds_most_to_the_determinant(example, data):
+    vectors, _ = example  # of rank 6
+    kernel = ops.cosines(vectors)
+    count = data.draw(st.integers(1, min(5, len(vectors))))
+
+    def gain(chosen, place):
+        rows = [*chosen, place]
+        return float(torch.linalg.det(kernel.double()[rows][:, rows]))
+
+    found = ops.largest_determinant(kernel.clone(), count).sort().values.tolist()
+    assert found == greedily(count, len(vectors), gain)
+
+
+@given(keys_and_places())
+def test_beyond_the_rank_of_a_kernel_every_token_is_chosen_once(example):
+    vectors, _ = example
+    chosen = ops.largest_determinant(ops.cosines(vectors), len(vectors))
+    assert sorted(chosen.tolist()) == list(range(len(vectors)))
+
+
+@given(keys_and_places(), st.data())
+def test_each_token_covers_most_of_what_is_left(example, data):
+    vectors, _ = example
+    similarity, weight = ops.cosines(vectors), vectors[:, 0].softmax(0)
+    count = data.draw(st.integers(1, min(4, len(vectors))))
+    exact = similarity.double().clamp_min(0)
+
+    def gain(chosen, place):
+        covered = exact[chosen].amax(0) if chosen else torch.zeros(len(vectors))
+        return float((exact[place] - covered).clamp_min(0).sum() * weight[place])
+
+    found = ops.best_coverage(similarity.clone(), weight, count).sort().values.tolist()
+    assert found == greedily(count, len(vectors), gain)
+
+
+def test_where_nothing_is_left_to_cover_the_first_come_next():
+    similarity = torch.ones(6, 6)
+    assert ops.best_coverage(similarity, torch.ones(6), 4).tolist() == [0, 1, 2, 3]
+
+
 SHARES = st.lists(st.floats(0, 1, width=32), min_size=1, max_size=12).map(torch.tensor)
 
 

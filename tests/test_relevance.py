@@ -86,6 +86,20 @@ def test_methods_go_by_both_towers(model, clip, tokenizer, spec):
     )
 
 
+def test_trim_goes_by_the_products_as_they_are(model, clip, tokenizer):
+    inputs = prompt(ROWS[0])
+    relevance = prumerge.clip_relevance(clip, tokenizer, "is the star red", product=True)
+    with torch.no_grad():
+        [(tokens, reduction)] = prumerge.select(model, inputs, "trim:sharpness=1", relevance=relevance)
+        states = clip.vision_model(inputs["pixel_values"], output_hidden_states=True).hidden_states[-2]
+        patches = clip.visual_projection(clip.vision_model.post_layernorm(states[0, 1:]))
+        text = clip.get_text_features(**tokenizer("is the star red", return_tensors="pt")).pooler_output[0]
+    torch.testing.assert_close(tokens.relevance, -(patches @ text), atol=1e-5, rtol=1e-4)
+    scores = tokens.relevance.softmax(0)
+    outliers = prumerge.ops.outliers(scores).nonzero()[:, 0].tolist()
+    assert reduction.index[:-1].tolist() == (outliers or [int(scores.argmax())])
+
+
 def test_one_text_for_all_pictures_shortens_the_prompt(model, clip, tokenizer):
     inputs = prompt(*ROWS)
     relevance = prumerge.clip_relevance(clip, tokenizer, "is the star red")

@@ -1,7 +1,7 @@
 """The few tensor functions that methods share.
 
-Pure, on one image, and fit for `torch.vmap` over many: nothing waits for the device, and nothing is written into
-a constant. Selections step by step are in `greedy`, many pictures at once in `batching`.
+Pure, on one image, and fit for `torch.vmap` over many: nothing waits for the device, and nothing is written
+into a constant. Selections step by step are in `greedy`, many pictures at once in `batching`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def upper_fence(scores: Float[Tensor, "N"], factor: float = 1.5) -> Float[Tensor
 
 
 def outlier_count(scores: Float[Tensor, "N"], factor: float = 1.5) -> Int[Tensor, ""]:
-    """How many scores are outliers; the paper's mean share (5.5 %, 1/18) where none is, as in a flat picture."""
+    """How many scores are outliers; the paper's mean share (5.5 %, 1/18) where none is, as in a flat
+    picture."""
     count = outliers(scores, factor).sum()
     return torch.where(count > 0, count, max(1, len(scores) // 18))
 
@@ -95,11 +96,15 @@ def absorb(
     return weights
 
 
-def cosines(vectors: Float[Tensor, "N C"], *, of: Int[Tensor, "M"] | None = None) -> Float[Tensor, "_ N"]:
-    """The cosine of every pair, or of those `of` some with all, in float32 (float64 of float64), without
-    gradients; of a zero vector with anything 0."""
-    vectors = vectors.detach()
-    directions = normalize(vectors if vectors.dtype == torch.float64 else vectors.float(), dim=-1)
+def cosines(
+    vectors: Float[Tensor, "N C"],
+    *,
+    of: Int[Tensor, "M"] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Float[Tensor, "_ N"]:
+    """The cosine of every pair, or of those `of` some with all, without gradients; of a zero vector with
+    anything 0."""
+    directions = normalize(vectors.detach().to(dtype), dim=-1)
     return (directions if of is None else directions[of]) @ directions.T
 
 

@@ -61,21 +61,24 @@ def together(
     size = _at_once(pictures)
     for start in range(0, len(pictures), size):
         part, values = pictures[start : start + size], [each[start : start + size] for each in own]
-        results += _batched(function, part, values) if len(part) > 1 else [
-            function(*each) for each in zip(part, *values, strict=True)
-        ]
+        results += (
+            _batched(function, part, values)
+            if len(part) > 1
+            else [function(*each) for each in zip(part, *values, strict=True)]
+        )
     return results
 
 
 def whole(function: Callable[..., Any], *values: Tensor) -> Any:
-    """`function(*values)` of values with a leading batch axis: inside `torch.vmap` it is called once, with all
-    pictures' values as plain tensors, elsewhere with a batch of one. Without gradients through it there."""
+    """`function(*values)` of values with a leading batch axis: inside `torch.vmap` it is called once, with
+    all pictures' values as plain tensors, elsewhere with a batch of one. Without gradients through it
+    there."""
     return _Whole.apply(function, *values)
 
 
 def stacked(values: Sequence[Tensor]) -> Tensor:
-    """Tensors of one shape with a leading axis: a view where they lie evenly in memory, as the pictures of one
-    encoded batch do, else a copy."""
+    """Tensors of one shape with a leading axis: a view where they lie evenly in memory, as the pictures of
+    one encoded batch do, else a copy."""
     view = _evenly_laid(values)
     return torch.stack(list(values)) if view is None else view
 
@@ -139,7 +142,7 @@ def _batched(
     return list(zip(*(result.unbind() for result in results), strict=True))
 
 
-def _inside(pictures: Sequence[VisualTokens], held: dict[str, Tensor]) -> VisualTokens:
+def _inside(pictures: Sequence[VisualTokens], held: dict[str, Any]) -> VisualTokens:
     """One of the pictures as a function sees it under `torch.vmap`, for all of them."""
     one = pictures[0]
     embed, text = one.embed, one.text
@@ -148,7 +151,10 @@ def _inside(pictures: Sequence[VisualTokens], held: dict[str, Tensor]) -> Visual
     def elsewhere(layer: Layer) -> Scores:
         scored = [picture.scored_by(layer) for picture in pictures]
         names = [name for name in ("keys", "queries", "class_key") if getattr(scored[0], name) is not None]
-        found = whole(lambda _: tuple(stacked([getattr(each, name) for each in scored]) for name in names), held["features"])
+        found = whole(
+            lambda _: tuple(stacked([getattr(each, name) for each in scored]) for name in names),
+            held["features"],
+        )
         return replace(scored[0], **dict(zip(names, found, strict=True)))
 
     def embedded(features: Tensor) -> Tensor:

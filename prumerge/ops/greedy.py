@@ -40,8 +40,8 @@ def best_coverage(
 
 
 def largest_determinant(kernel: Float[Tensor, "N N"], count: int) -> Int[Tensor, "count"]:
-    """The subset that maximises the kernel's determinant, greedily (Chen et al., arXiv 1709.05135): beyond the
-    kernel's rank, where nothing is gained but rounding errors, by what those say."""
+    """The subset that maximises the kernel's determinant, greedily (Chen et al., arXiv 1709.05135): beyond
+    the kernel's rank, where nothing is gained but rounding errors, by what those say."""
     return whole(lambda kernels: _largest_determinants(kernels, count), kernel)
 
 
@@ -55,7 +55,9 @@ def _largest_determinants(kernel: Float[Tensor, "B N N"], count: int) -> Int[Ten
     # One more token gains nothing and changes nothing: it is chosen when no other gains more.
     gain = torch.cat([gain, nothing], dim=1)[:, None]
     batch, _, width = gain.shape
-    known = pad(kernel, (0, 1 + count, 0, 1))  # a token's row of the kernel, and what each step left of its own
+    known = pad(
+        kernel, (0, 1 + count, 0, 1)
+    )  # a token's row of the kernel, and what each step left of its own
     row = known.new_empty(batch, 1, width + count)
     scaled = known.new_zeros(batch, count, width)
     best = torch.empty(count, batch, 1, 1, dtype=torch.long, device=kernel.device)
@@ -76,6 +78,7 @@ def _largest_determinants(kernel: Float[Tensor, "B N N"], count: int) -> Int[Ten
 
 
 def first_of(chosen: Int[Tensor, "count"], otherwise: Float[Tensor, "N"]) -> Int[Tensor, "count"]:
-    """The chosen tokens, in spatial order; for one that was chosen twice another, the highest of `otherwise`."""
+    """The chosen tokens, in spatial order; for one that was chosen twice another, the highest of
+    `otherwise`."""
     ranked = otherwise.scatter(0, chosen, torch.inf).argsort(descending=True, stable=True)
     return ranked[: len(chosen)]

@@ -4,7 +4,7 @@ import warnings
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import normalize
 
 from prumerge import ops
 from prumerge.reducer import Reducer
@@ -35,7 +35,7 @@ class EVS(Reducer):
         if isinstance(self.keep, int) and count < rows * columns:
             warnings.warn(f"{self}: the whole first frame stays, {rows * columns} tokens", stacklevel=2)
         count = max(count, rows * columns)
-        embeddings = tokens.embeddings().view(frames, rows * columns, -1)
-        change = 1 - cosine_similarity(embeddings[1:], embeddings[:-1], dim=-1)
+        directions = normalize(tokens.embeddings(), dim=-1).view(frames, rows * columns, -1)
+        change = 1 - (directions[1:] * directions[:-1]).sum(dim=-1)
         first = change.new_full((1, rows * columns), torch.inf)
         return Reduction(ops.top(torch.cat([first, change]).flatten(), count).sort().values)

@@ -18,8 +18,9 @@ class HiRED(Reducer):
     budget; of the rest each sub-image gets as much as its area holds of the patches, 1 - alpha of all, that
     the class token attends to most in the whole. A single tile keeps its highest attention. The budget is
     divided by the first layer's attention, patches are chosen by that of the layer that wrote the features.
-    The official code (https://github.com/hasanar1f/HiRED) rounds every part of the budget down and so keeps a few
-    tokens less than asked for; here what rounding leaves over goes to the largest parts, and `keep` is met.
+    The official code (https://github.com/hasanar1f/HiRED) rounds every part of the budget down and so keeps a
+    few tokens less than asked for; here what rounding leaves over goes to the largest parts, and `keep` is
+    met.
     """
 
     paper = "https://arxiv.org/abs/2408.10945"

@@ -15,10 +15,10 @@ from prumerge.tokens import Reduction, VisualTokens
 class PruMergePlus(AttentionMerging):
     """LLaVA-PruMerge+: PruMerge's outliers and spatially even samples, about a quarter of the tokens.
 
-    Even samples are taken three times as densely as there are outliers (the official code's
-    stride). That code keeps everything once more than a sixth of the tokens are outliers; here the stride is
-    never below 2. `keep` is this project's own way of asking for a number, which that code has not: half of it is
-    the top of the class attention, half are even samples of the rest, and the extra token comes on top.
+    Even samples are taken three times as densely as there are outliers (the official code's stride). That
+    code keeps everything once more than a sixth of the tokens are outliers; here the stride is never below 2.
+    `keep` is this project's own way of asking for a number, which that code has not: half of it is the top of
+    the class attention, half are even samples of the rest, and the extra token comes on top.
     """
 
     def wanted(self, scores: Float[Tensor, "N"]) -> Int[Tensor, ""]:

@@ -94,9 +94,9 @@ class SparseVLM(LayerReducer):
 def density_peaks(features: Float[Tensor, "N C"], count: int) -> tuple[Int[Tensor, "K"], Int[Tensor, "N"]]:
     """Cluster by density peaks (DPC-kNN): `count` centres, and the cluster of each token.
 
-    A centre is dense (near its `count` nearest) and far from any that is denser. Of two that are equally dense, as
-    the two nearest are where each has one neighbour to count, the first counts as denser; the official code
-    breaks such ties by tiny noise.
+    A centre is dense (near its `count` nearest) and far from any that is denser. Of two that are equally
+    dense, as the two nearest always are where there are two clusters, the first counts as denser; the
+    official code breaks such ties by tiny noise.
     """
     distance = torch.cdist(features, features) / math.sqrt(features.shape[1])
     density = (-distance.topk(count, largest=False).values.square().mean(1)).exp()

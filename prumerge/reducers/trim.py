@@ -17,11 +17,11 @@ class Trim(Adaptive):
 
     Without `keep` the outliers by the IQR rule among softmax(sharpness * relevance), in spatial order; the
     mean of the rest is one token more, the last (as in the official code,
-    https://github.com/FreedomIntelligence/TRIM). Where nothing is an outlier, as for a question about nothing in
-    the picture, the 1 of 18 that match best stay, as for PruMerge. The official relevance is the product of
-    CLIP's two embeddings as it is, `relevance=prumerge.clip_relevance(..., product=True)` with sharpness=1;
-    `clip_relevance(...)` alone gives cosines on a scale from 0 to 1, and where no relevance is given, it is the
-    cosine with the language model's embeddings of the words.
+    https://github.com/FreedomIntelligence/TRIM). Where nothing is an outlier, as for a question about nothing
+    in the picture, the 1 of 18 that match best stay, as for PruMerge. The official relevance is the product
+    of CLIP's two embeddings as it is, `relevance=prumerge.clip_relevance(..., product=True)` with
+    sharpness=1; `clip_relevance(...)` alone gives cosines on a scale from 0 to 1, and where no relevance is
+    given, it is the cosine with the language model's embeddings of the words.
     """
 
     paper = "https://arxiv.org/abs/2409.10994"

@@ -37,8 +37,8 @@ class VidCom2(Reducer):
     """Of the softmax over frames: the smaller, the more the most unusual frame gets."""
 
     budgets: Literal["divided", "rounded"] = "divided"
-    """How `keep` is met: divided among the frames without remainder, or rounded for each frame (official code),
-    and what is then missing or too much made up by score over all frames (rounded, vLLM)."""
+    """How `keep` is met: divided among the frames without remainder, or rounded for each frame (official
+    code), and what is then missing or too much made up by score over all frames (rounded, vLLM)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

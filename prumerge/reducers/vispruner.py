@@ -17,8 +17,8 @@ class VisPruner(FrameByFrame):
 
     The rest, in order of attention, loses its duplicates in rounds: of every second token those `step` go
     that are most similar to one of the others (cosine of features), until the budget is met. As in the
-    official code (https://github.com/Theia-4869/VisPruner) those that stay are in order of that similarity
-    in the next round, before the others. Rounds amplify rounding: two similarities closer than 1e-7 may change
+    official code (https://github.com/Theia-4869/VisPruner) those that stay are in order of that similarity in
+    the next round, before the others. Rounds amplify rounding: two similarities closer than 1e-7 may change
     places, and with them a fifth of what is kept; `precision=double` is what exact numbers would choose.
     """
 
@@ -49,8 +49,8 @@ class VisPruner(FrameByFrame):
         ranked = ops.top(attention, len(tokens))
         important, rest = ranked[:by_attention], ranked[by_attention:]
         diverse = count - by_attention
-        features = tokens.features.double() if self.precision == "double" else tokens.features.float()
-        similarity = ops.cosines(features)
+        dtype = {"single": torch.float32, "double": torch.float64}[self.precision]
+        similarity = ops.cosines(tokens.features, dtype=dtype)
         while diverse and len(rest) > diverse:
             candidates, others = rest[::2], rest[1::2]
             duplicate = similarity[others].amax(dim=0)[candidates]

@@ -232,7 +232,9 @@ def test_a_method_between_layers(path, spec, key, monkeypatch):
     )
     config._attn_implementation = "eager"
     model = LlavaForConditionalGeneration(config).eval()
-    weights = {name.removeprefix("weight."): value.float() for name, value in tensors.items() if "weight." in name}
+    weights = {
+        name.removeprefix("weight."): value.float() for name, value in tensors.items() if "weight." in name
+    }
     model.load_state_dict(weights)
     ids = tensors["input_ids"].long()
     inputs = {

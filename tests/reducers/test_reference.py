@@ -8,6 +8,7 @@ import torch
 from builders import visual_tokens
 
 import prumerge
+from prumerge.reducers.sparsevlm import density_peaks
 
 GRIDS = [(1, 7, 9), (1, 8, 8), (3, 4, 5)]
 VIDEOS = [(2, 5, 6), (3, 4, 5), (4, 1, 7)]
@@ -119,3 +120,29 @@ def test_a_resampler_attends_from_the_means_of_cells():
         rows.append(torch.softmax(features @ query / 0.2, dim=0) @ tokens.features.double())
     reduced = prumerge.make("resampler:keep=4,temperature=0.2")(tokens).apply(tokens)
     torch.testing.assert_close(reduced.double(), torch.stack(rows), atol=1e-5, rtol=1e-5)
+
+
+def test_of_two_tokens_that_are_equally_dense_one_is_a_centre():
+    """The two nearest of all are, where there are two clusters: both would be as far from what is denser."""
+    places = torch.tensor([[0.0], [1.0], [10.0], [11.5]])
+    for order in ([0, 1, 2, 3], [1, 0, 3, 2], [3, 2, 1, 0]):
+        centres, cluster = density_peaks(places[order], 2)
+        assert centres[0] == min(order.index(0), order.index(1))  # the first of the two
+        assert (cluster[order.index(0)] == cluster[order.index(1)]) and (
+            cluster[order.index(2)] == cluster[order.index(3)]
+        )
+        assert len(cluster.unique()) == 2
+
+
+@pytest.mark.parametrize("count", [6, 20, 31, 59])
+def test_rounded_budgets_of_frames_meet_the_count_by_score(count):
+    """Frames get their rounded share; what is then missing, or too much, is made up by score over all
+    frames."""
+    tokens = visual_tokens((3, 4, 5))
+    divided, rounded = (
+        prumerge.make(f"vidcom2:keep={count},budgets={budgets}")(tokens).index
+        for budgets in ("divided", "rounded")
+    )
+    assert len(divided) == len(rounded) == count
+    apart = (divided // 20).bincount(minlength=3) - (rounded // 20).bincount(minlength=3)
+    assert apart.abs().max() <= 3
