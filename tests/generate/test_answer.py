@@ -1,5 +1,7 @@
 """One question to every family: the untouched model, every token kept, and few tokens."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from builders import IMAGE
@@ -17,6 +19,7 @@ class Written:
     """In place of a processor: the family's own prompt whatever is asked, and ids as words."""
 
     chat_template = None
+    tokenizer = SimpleNamespace(special_tokens_map={})
 
     def __init__(self, family):
         self.rows = lambda: family.prompt(*rows_of(family)[:1])
