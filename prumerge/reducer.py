@@ -81,12 +81,10 @@ class Reducer(ABC):
         if self.decides == "one by one":
             return [self(tokens) for tokens in pictures]
 
-        def group(alike: list[VisualTokens]) -> list[Reduction]:
-            if self.decides == "once":
-                return [self(alike[0])] * len(alike)
-            return decided(self, alike)
-
-        return grouped(pictures, [kind(tokens) for tokens in pictures], group)
+        if self.decides == "once":
+            places = [(tokens.grid, tokens.tiles, tokens.features.device) for tokens in pictures]
+            return grouped(pictures, places, lambda alike: [self(alike[0])] * len(alike))
+        return grouped(pictures, [kind(tokens) for tokens in pictures], partial(decided, self))
 
     @property
     def parts(self) -> tuple[Reducer, ...]:

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# On the CPU memory decides, not launches. Tensors above 32 MiB come from the system as fresh pages each time
-# (a copy of 75 MB takes 39 ms, reading it 6), and one large copy costs more than a cheap method's operators.
-# On a GPU only the room for comparing all tokens with each other is limited.
-_LARGEST_COPY, _LARGEST_BATCH, _LARGEST_PAIRS = 2**20, 2**25, {"cpu": 2**26}
-_PAIRS_ELSEWHERE = 2**30
+# On the CPU memory decides, not launches (`benchmarks/launches.py`). A tensor above 32 MiB is fresh pages from the
+# system each time, 0.5 ms a MiB, so pictures that are large themselves (576 x 1024 in float32 is 2.25 MiB) are
+# decided one by one: together methods that normalise features took 1.1 to 5.8 times as long. Of smaller ones 50
+# of 576 tokens go together, which is 0.03 to 1.0 times the time of one by one, but 1.25 times for `scope` and
+# `vispruner`, whose steps pass over all similarities (42 MB for 32 pictures, more than the caches hold).
+_LARGEST_PICTURE = {"cpu": 2**20}
+_LARGEST_PAIRS, _PAIRS_ELSEWHERE = {"cpu": 2**26}, 2**30
 
 
 def grouped(
@@ -105,17 +107,11 @@ class _Whole(torch.autograd.Function):
 def _at_once(pictures: Sequence[VisualTokens]) -> int:
     """How many pictures of one kind to decide in one go."""
     one, device = pictures[0], pictures[0].features.device.type
-    tokens = len(one)
-    pairs = tokens * tokens * 4 * (1 if one.class_key is not None else one.heads)
-    size = _LARGEST_PAIRS.get(device, _PAIRS_ELSEWHERE) // pairs
-    if device == "cpu":
-        for name in _tensors(one):
-            values = [getattr(picture, name) for picture in pictures]
-            bytes_each = values[0].numel() * values[0].element_size()
-            size = min(size, _LARGEST_BATCH // max(1, bytes_each))
-            if bytes_each > _LARGEST_COPY and _evenly_laid(values) is None:
-                return 1
-    return max(1, size)
+    held = max(values.numel() * values.element_size() for values in map(one.__getattribute__, _tensors(one)))
+    if held > _LARGEST_PICTURE.get(device, held):
+        return 1
+    pairs = len(one) ** 2 * 4 * (1 if one.class_key is not None else one.heads)
+    return max(1, _LARGEST_PAIRS.get(device, _PAIRS_ELSEWHERE) // pairs)
 
 
 def _tensors(picture: VisualTokens) -> list[str]:
