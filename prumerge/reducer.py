@@ -141,6 +141,8 @@ class FrameByFrame(Reducer):
     decides = "together"
 
     def __call__(self, tokens: VisualTokens) -> Reduction:
+        if tokens.grid[0] == 1 and not tokens.tiles:
+            return self.choose(tokens, self.count(len(tokens)))
         return self.decide([tokens])[0]
 
     def decide(self, pictures: Sequence[VisualTokens]) -> list[Reduction]:
@@ -180,7 +182,9 @@ class Adaptive(Reducer):
     adaptive = True
 
     def __call__(self, tokens: VisualTokens) -> Reduction:
-        return self.decide([tokens])[0]
+        scores = self.scores(tokens)
+        count = int(self.wanted(scores)) if self.keep is None else self.count(len(tokens))
+        return self.choose(tokens, scores, count)
 
     def decide(self, pictures: Sequence[VisualTokens]) -> list[Reduction]:
         """Decide about all pictures; those of one shape and count together."""

@@ -64,24 +64,21 @@ class Scores:
         """
         heads = self.heads if split_heads else 1
 
-        def by_part(values: Tensor) -> Tensor:
-            return values.float().reshape(parts, -1, values.shape[-1])
-
         def by_head(values: Tensor) -> Tensor:
             return values.unflatten(-1, (heads, -1)).transpose(1, 2)
 
-        query, keys = by_part(self.queries), [by_part(self.keys)]
-        if self.class_key is not None:
-            keys.insert(0, by_part(self.class_key))
+        given = (
+            [self.queries, self.keys] if self.class_key is None else [self.queries, self.class_key, self.keys]
+        )
+        query, *keys = [values.float().reshape(parts, -1, values.shape[-1]) for values in given]
         scale = (query.shape[-1] // heads) ** -0.5
         if query.shape[1] == 1:  # a row for each head, zero elsewhere: keys are read once, as they lie
             own = torch.eye(heads, device=query.device)[..., None]
             query = (query.unflatten(-1, (heads, -1)) * own).flatten(-2)
         else:
             query, keys = by_head(query), [by_head(each) for each in keys]
-        logits = [
-            query @ each.mT * scale for each in keys
-        ]  # [parts, heads, (queries of a part,) keys of a part]
+        # [parts, heads, (queries of a part,) keys of a part]
+        logits = [query @ each.mT * scale for each in keys]
         if sizes is not None:
             logits[-1] = logits[-1] + sizes.log().view(parts, *[1] * (query.ndim - 2), -1)
         weights = torch.cat(logits, dim=-1).softmax(dim=-1) if len(logits) > 1 else logits[0].softmax(dim=-1)

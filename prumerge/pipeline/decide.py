@@ -41,7 +41,7 @@ class Decision:
 
     def features(self) -> Float[Tensor, "T C"]:
         """What is read."""
-        features = self.reduction.apply(self.tokens)
+        features = self.reduction.of(self.tokens.features, self.tokens.class_feature)
         if self.between is not None and self.tokens.separators is not None:
             separators = self.tokens.separators.features
             features = torch.cat([features, separators[self.between.to(separators.device)]])

@@ -73,17 +73,13 @@ class Prompt:
         ids, mask = _on_cpu(inner, inputs, infer_padding)
         return cls(inner, inner.base_model, family, inputs, modality, ids, mask)
 
-    @property
-    def placeholder(self) -> int:
-        """The token that stands for visual tokens."""
-        return getattr(self.model.config, f"{self.modality or 'image'}_token_id")
-
     @cached_property
     def image(self) -> Bool[Tensor, "B L"]:
         """Where placeholders are, on the CPU; PrumergeError for a prompt without `input_ids`."""
         if self.ids is None:
             raise PrumergeError("the prompt must come as input_ids; inputs_embeds cannot be shortened")
-        return self.ids == self.placeholder
+        # The token that stands for visual tokens.
+        return self.ids == getattr(self.model.config, f"{self.modality or 'image'}_token_id")
 
     def owners(self, pictures: Sequence[VisualTokens]) -> list[int]:
         """The row of each picture, which come in the order of the prompt.

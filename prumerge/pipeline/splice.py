@@ -92,7 +92,10 @@ def _shorten(
     inputs = {name: value for name, value in prompt.inputs.items() if name not in prompt.family.inputs}
     if inputs.get("attention_mask") is None:
         inputs["attention_mask"] = mask.to(ids)
-    own = _of_a_decoder(prompt, inputs)
+    # What the decoder of an encoder-decoder language model reads, which no picture is in.
+    own = {name for name in inputs if name == "labels" or name.startswith("decoder_")}
+    if own and not answers_apart(prompt.model.config):
+        own = set()
     if isinstance(labels := inputs.get("labels"), Tensor) and "labels" not in own:
         inputs["labels"] = _of_words(labels, image)
     if kept.all():
@@ -115,13 +118,6 @@ def _shorten(
             cut = value.gather(1, order.to(value.device))
             inputs[name] = cut.masked_fill(padding.to(value.device), fill.get(name, 0))
     return inputs, order
-
-
-def _of_a_decoder(prompt: Prompt, inputs: Mapping[str, Any]) -> set[str]:
-    """The inputs that an encoder-decoder language model's decoder reads, which no picture is in."""
-    if not answers_apart(prompt.model.config):
-        return set()
-    return {name for name in inputs if name == "labels" or name.startswith("decoder_")}
 
 
 def _of_words(labels: Int[Tensor, "B L"], image: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from jaxtyping import Float, Int
@@ -74,27 +75,28 @@ class AttentionMerging(Adaptive):
 
     def scores(self, tokens: VisualTokens) -> Float[Tensor, "N"]:
         """Class attention, as `heads` has it."""
-        return tokens.attention(split_heads=self.setting("heads") == "split")
+        return tokens.attention(split_heads=self.settings["heads"] == "split")
 
     def merged(self, tokens: VisualTokens, scores: Float[Tensor, "N"], index: Int[Tensor, "M"]) -> Reduction:
         """Token supplement: every token in `index` absorbs its most similar neighbours."""
-        if self.setting("order") == "spatial":
+        if self.settings["order"] == "spatial":
             index = index.sort().values
         pruned = ops.complement(index, len(tokens))
         k = math.ceil((len(tokens) - len(index)) / len(index)) if self.k == "auto" else self.k
-        pruned_only = self.setting("candidates") == "pruned"
+        pruned_only = self.settings["candidates"] == "pruned"
         neighbours = ops.nearest(tokens.keys, index, k, pruned_only=pruned_only)
-        extra = self.setting("extra_token") and len(index) < len(tokens)
-        average = self.setting("merge") == "average"
+        extra = self.settings["extra_token"] and len(index) < len(tokens)
+        average = self.settings["merge"] == "average"
         weights = ops.absorb(index, neighbours, scores, average=average, rest=pruned if extra else None)
         if extra:  # it stands where the strongest token of the rest was
             index = ops.append(index, (scores * pruned).argmax())
         return Reduction(index, weights)
 
-    def setting(self, option: str) -> str | bool:
-        """What an option is: as given, or else as `variant` has it."""
-        given = getattr(self, option)
-        return _VARIANTS[self.variant][option] if given is None else given
+    @cached_property
+    def settings(self) -> dict[str, str | bool]:
+        """What each option is: as given, or else as `variant` has it."""
+        given = {option: getattr(self, option) for option in _VARIANTS[self.variant]}
+        return _VARIANTS[self.variant] | {option: way for option, way in given.items() if way is not None}
 
     def bounded(self, count: Int[Tensor, ""], available: int) -> Int[Tensor, ""]:
         """An adaptive count within min_keep and max_keep, and what there is."""
