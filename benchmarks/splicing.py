@@ -8,15 +8,16 @@ difference is a layer, and 32 of them are what a 7B model takes.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from measure import DEVICE, rounds, save
 from shapes import llava_7b
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
-from prumerge.pipeline.splice import encode, splice
-from prumerge.spec import make
-from prumerge.tokens import Reduction, VisualTokens
+from prumerge.pipeline.prompt import Prompt
+from prumerge.pipeline.reduce import Pipeline
 
 IMAGE, LAYERS, WORDS, ROUNDS = 32000, 32, 60, 3
 SPECS = ("none", "prumerge_plus:keep=143", "prumerge:keep=39")
@@ -41,11 +42,6 @@ class Nothing(nn.Module):
         return self.weight.expand(len(features), 4096)
 
 
-def _chosen(spec: str, tokens: list[VisualTokens]) -> list[tuple[VisualTokens, Reduction]]:
-    method = make(spec)
-    return [(one, method(one)) for one in tokens]
-
-
 @torch.inference_mode()
 def main() -> None:
     torch.set_num_threads(1)
@@ -57,17 +53,23 @@ def main() -> None:
         "pixel_values": torch.randn(1, 3, 336, 336, device=DEVICE, dtype=model.dtype),
     }
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    tokens = encode(model, inputs)
-    prompts = {spec: splice(model, inputs, _chosen(spec, tokens)) for spec in SPECS}
+    pipelines = {spec: Pipeline(spec) for spec in SPECS}
+    pictures = pipelines["none"].encode(Prompt.read(model, inputs))
+
+    def shorter(spec: str) -> dict[str, Any]:
+        """All that `reduce` does, but for the tower."""
+        prompt, pipeline = Prompt.read(model, inputs), pipelines[spec]
+        decisions = pipeline.decide(pictures)
+        return pipeline.splice(prompt, decisions, pipeline.project(prompt, decisions))
+
+    prompts = {spec: shorter(spec) for spec in SPECS}
     prefill = {spec: lambda spec=spec: model(**prompts[spec], logits_to_keep=1) for spec in SPECS}
     deep = rounds(prefill, ROUNDS)
     layers = model.model.language_model.layers
     model.model.language_model.layers = layers[:1]
     flat = rounds(prefill, ROUNDS)
     model.model.multi_modal_projector = Nothing()
-    spent = rounds(
-        {spec: lambda spec=spec: splice(model, inputs, _chosen(spec, tokens)) for spec in SPECS}, 15
-    )
+    spent = rounds({spec: lambda spec=spec: shorter(spec) for spec in SPECS}, 15)
     result = {}
     whole = {spec: flat[spec] + (LAYERS - 1) * (deep[spec] - flat[spec]) for spec in SPECS}
     for spec in SPECS:

@@ -136,7 +136,7 @@ class VisualTokens(Scores):
     def __len__(self) -> int:
         return len(self.features)
 
-    @property
+    @cached_property
     def patches(self) -> int:
         """Visual tokens of this picture before any reduction: one for each patch, merged or not."""
         return len(self) if self.merged is None else len(self.merged.source)

@@ -62,6 +62,8 @@ def as_rgb(image: Image.Image) -> Image.Image:
         )
     if 0 in image.size:
         raise PrumergeError(f"the picture has no pixels: it is {image.width} x {image.height}")
+    if type(image) is Image.Image and image.mode == "RGB" and not image.has_transparency_data:
+        return image  # in memory already, as it should be
     with decoding(shown(getattr(image, "filename", "") or "the picture")):
         image.load()
     if image.mode.startswith("I;16"):
