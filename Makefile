@@ -24,6 +24,7 @@ bench: .venv/installed-dev  ## measure again what benchmarks/results holds
 	$(BIN)/python benchmarks/encoder.py
 	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/tome.py
+	$(BIN)/python benchmarks/launches.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/llava_7b_shape.py
 	$(BIN)/python benchmarks/splicing.py

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# On the CPU memory decides, not launches (`benchmarks/launches.py`). A tensor above 32 MiB is fresh pages from the
-# system each time, 0.5 ms a MiB, so pictures that are large themselves (576 x 1024 in float32 is 2.25 MiB) are
-# decided one by one: together methods that normalise features took 1.1 to 5.8 times as long. Of smaller ones 50
-# of 576 tokens go together, which is 0.03 to 1.0 times the time of one by one, but 1.25 times for `scope` and
-# `vispruner`, whose steps pass over all similarities (42 MB for 32 pictures, more than the caches hold).
+# On the CPU memory decides, not launches (`benchmarks/launches.py`). A tensor above 32 MiB is fresh pages
+# from the system each time, 0.5 ms a MiB, so pictures that are large themselves (576 x 1024 in float32 is
+# 2.25 MiB) are decided one by one: together methods that normalise features took 1.1 to 5.8 times as long. Of
+# smaller ones 50 of 576 tokens go together: 0.04 to 1.1 times the time of one by one, but 1.3 to 1.7 times
+# for `cdpruner`, `vispruner` and `scope`, which pass over all similarities again and again (42 MB for 32
+# pictures, more than the caches hold); in eights those would be even, at four times the operators.
 _LARGEST_PICTURE = {"cpu": 2**20}
 _LARGEST_PAIRS, _PAIRS_ELSEWHERE = {"cpu": 2**26}, 2**30
 
