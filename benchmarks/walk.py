@@ -1,6 +1,7 @@
-"""How far one picture walks through the package: calls of its functions and changes of file, counted by the
-interpreter (comprehensions are no calls), for `reduce`, for an attached `generate`, and for an evaluation of 72
-answers.
+"""How far one picture walks through the package: calls of its functions and changes of file.
+
+Counted by the interpreter (comprehensions are no calls), for `reduce`, for an attached `generate`, and for an
+evaluation of 72 answers.
 
 python benchmarks/walk.py
 """
