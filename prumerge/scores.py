@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
@@ -44,13 +44,31 @@ class Scores:
         token: Callable[[Tensor], Any],
         class_token: Callable[[Tensor], Any],
         query: Callable[[Tensor], Any],
+        but: Collection[str] = (),
     ) -> dict[str, Any]:
-        """Every tensor by the function of its axis, by field name; fields that are None are left out."""
+        """Every tensor by the function of its axis, by field name; fields that are None, and those that are
+        named, are left out."""
         how = {"token": token, "class": class_token, "query": query}
         return {
             each.name: how[each.metadata["axis"]](value)
             for each in fields(self)
-            if "axis" in each.metadata and (value := getattr(self, each.name)) is not None
+            if each.metadata and each.name not in but and (value := getattr(self, each.name)) is not None
+        }
+
+    def named(self) -> dict[str, Any]:
+        """The fields of scores alone, by name, whatever else the value holds."""
+        return {own.name: getattr(self, own.name) for own in fields(Scores)}
+
+    @classmethod
+    def joined(cls, parts: Sequence[Scores]) -> dict[str, Any]:
+        """The tensor fields of parts (frames) one after the other, by name: class tokens get a row each; None
+        where a part has none."""
+        how: dict[str, Callable[[list[Tensor]], Tensor]]
+        how = {"token": torch.cat, "query": torch.cat, "class": torch.stack}
+        each = {own: [getattr(part, own.name) for part in parts] for own in fields(cls) if own.metadata}
+        return {
+            own.name: None if any(value is None for value in values) else how[own.metadata["axis"]](values)
+            for own, values in each.items()
         }
 
     def received(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from prumerge import ops
 from prumerge.scores import CLASS, TOKEN, Layer, Scores
 
 
@@ -111,11 +112,10 @@ class VisualTokens(Scores):
             raise ValueError("the frames of a clip must be of one size, and in one piece each")
         if len(frames) == 1:
             return one
-        together = {"token": torch.cat, "query": torch.cat, "class": torch.stack}
 
         def elsewhere(layer: Layer) -> Scores:
             others = [frame.scored_by(layer) for frame in frames]
-            return Scores(heads=one.heads, **_joined(Scores, others, together))
+            return Scores(heads=one.heads, **Scores.joined(others))
 
         merged = [frame.merged for frame in frames if frame.merged is not None]
         if merged:  # a token stands where its first patch does
@@ -126,7 +126,7 @@ class VisualTokens(Scores):
             placed = torch.arange(sum(map(len, frames)))
         return replace(
             one,
-            **_joined(cls, frames, together),
+            **cls.joined(frames),
             grid=(len(frames) * one.grid[0], *one.grid[1:]),
             elsewhere=elsewhere if one.elsewhere else None,
             merged=Merged.together(merged, len(one)) if merged else None,
@@ -149,9 +149,7 @@ class VisualTokens(Scores):
     @property
     def class_tokens(self) -> int:
         """How many class tokens a method may keep: none, one, or one for each frame."""
-        if self.class_feature is None:
-            return 0
-        return len(self.class_feature) if self.class_feature.ndim == 2 else 1
+        return 0 if self.class_feature is None else len(self.class_feature[..., 0].reshape(-1))
 
     @property
     def picture_grid(self) -> tuple[int, int, int]:
@@ -167,10 +165,8 @@ class VisualTokens(Scores):
         """
         if self.tiles:  # of different sizes
             return torch.cat([tile.attention(split_heads=split_heads) for tile in self.frames()])
-        parts = self.grid[0]
-        if self.class_key is not None and self.class_key.ndim == 1:  # one class token over all frames
-            parts = 1
-        return self.received(parts, split_heads=split_heads, sizes=self.sizes)
+        one = self.class_key is not None and self.class_key.ndim == 1  # class token over all frames
+        return self.received(1 if one else self.grid[0], split_heads=split_heads, sizes=self.sizes)
 
     def scored_by(self, layer: Layer) -> VisualTokens:
         """The same patches with queries and keys of another layer: the vision tower's `first`, or the
@@ -183,7 +179,7 @@ class VisualTokens(Scores):
         if not isinstance(other, Scores):
             queries, keys, class_key = other
             other = Scores(queries=queries, keys=keys, class_key=class_key, heads=self.heads)
-        return replace(self, **_named(other), elsewhere=None)
+        return replace(self, **other.named(), elsewhere=None)
 
     @torch.no_grad()
     def embeddings(self) -> Float[Tensor, "N H"]:
@@ -204,9 +200,6 @@ class VisualTokens(Scores):
             return [self]
         sizes = [height * width for height, width in grids]
 
-        def tokens(values: Tensor) -> Sequence[Tensor]:
-            return values.split(sizes)
-
         def class_tokens(values: Tensor) -> Sequence[Tensor]:
             return [values] * len(sizes) if values.ndim == 1 else values.unbind()
 
@@ -215,7 +208,9 @@ class VisualTokens(Scores):
                 return values.split(sizes)
             return [values] * len(sizes) if len(values) == 1 else values.split(1)
 
-        parts = self.by_axis(token=tokens, class_token=class_tokens, query=queries)
+        parts = self.by_axis(
+            token=lambda values: values.split(sizes), class_token=class_tokens, query=queries
+        )
 
         of_layer = cache(lambda layer: self.scored_by(layer).frames())
 
@@ -265,10 +260,10 @@ class VisualTokens(Scores):
         def elsewhere(layer: Layer) -> Scores:
             return self.scored_by(layer).reduced(reduction, by_frame=by_frame)
 
-        changed = self.by_axis(token=reduction.of, class_token=class_token, query=query)
+        own = ("features", "keys", "sizes")
+        changed = self.by_axis(token=reduction.of, class_token=class_token, query=query, but=own)
         changed["features"] = reduction.apply(self)
-        if not by_frame:
-            changed["keys"] = reduction.of(self.keys, self.class_key)
+        changed["keys"] = reduction.of(self.keys, None if by_frame else self.class_key)
         if self.sizes is not None or (reduction.weights is not None and not by_frame):
             changed["sizes"] = reduction.sizes(self.sizes)
         return replace(
@@ -282,22 +277,6 @@ class VisualTokens(Scores):
 
 # How a part of a picture lies, or what is left of one: in one piece, with nothing between.
 _ALONE: dict[str, Any] = {"merged": None, "tiles": (), "placed": None, "separators": None}
-
-
-def _named(scores: Scores) -> dict[str, Any]:
-    """The fields of `Scores` alone, by name."""
-    return {own.name: getattr(scores, own.name) for own in fields(Scores)}
-
-
-def _joined(
-    kind: type[Scores], parts: Sequence[Scores], together: dict[str, Callable[..., Tensor]]
-) -> dict[str, Any]:
-    """Each tensor field of `kind`, of all parts together by its axis; None where a part has none."""
-    found = {own: [getattr(part, own.name) for part in parts] for own in fields(kind) if own.metadata}
-    return {
-        own.name: None if any(value is None for value in values) else together[own.metadata["axis"]](values)
-        for own, values in found.items()
-    }
 
 
 @dataclass(frozen=True)
@@ -357,8 +336,7 @@ class Reduction:
         (ToMe, pooling) sizes are the numbers of patches in them. A class token counts as one.
         """
         if self.weights is None:
-            each = torch.ones(len(self), device=self.index.device)
-            return each if held is None else held.float()[self.index]
+            return self.index.new_ones(len(self)).float() if held is None else held.float()[self.index]
         shares = self.weights.detach().float().abs()
         shares = shares / shares.sum(0).clamp_min(torch.finfo(shares.dtype).tiny)
         each = torch.ones_like(shares[0])
@@ -381,10 +359,7 @@ class Reduction:
 
     def matrix(self, count: int) -> Float[Tensor, "M columns"]:
         """The weights, those of plain pruning (one-hot rows) included; `count` is N."""
-        if self.weights is not None:
-            return self.weights
-        rows = torch.zeros(len(self), count, device=self.index.device)
-        return rows.scatter_(1, self.index[:, None], 1.0)
+        return ops.one_hot(self.index, count) if self.weights is None else self.weights
 
     def after(self, first: Reduction, count: int, class_tokens: int = 1) -> Reduction:
         """Both in one: this reduction of what `first` left of `count` tokens with so many class tokens.

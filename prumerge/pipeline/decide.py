@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -81,7 +82,7 @@ def decide(
 def _read(tokens: VisualTokens, reduction: Reduction, index: Int[Tensor, "M"], options: Options) -> Decision:
     """How what is left of one picture is read; `index` is the reduction's, on the CPU."""
     if tokens.placed is None:  # any placeholders do, so the first ones
-        kept = torch.arange(tokens.placeholders) < len(index)
+        kept = _first(len(index), tokens.placeholders)
         if options.positions == "compact":
             return Decision(tokens, reduction, kept, index)
         return Decision(
@@ -98,6 +99,12 @@ def _read(tokens: VisualTokens, reduction: Reduction, index: Int[Tensor, "M"], o
         standing = torch.cat([standing, between.at[stays]])
     standing, order = standing.sort(stable=True)
     return Decision(tokens, reduction, _taken(standing, tokens.placeholders), standing, order, stays)
+
+
+@lru_cache(maxsize=256)
+def _first(count: int, of: int) -> Bool[Tensor, "of"]:
+    """True for the first `count` placeholders."""
+    return torch.arange(of) < count
 
 
 def _taken(standing: Int[Tensor, "T"], count: int) -> Bool[Tensor, "P"]:
@@ -137,8 +144,8 @@ def _on_cpu(
 ) -> Sequence[Int[Tensor, "_"]]:
     """All places, in one transfer with whether what they were chosen by is finite: the one wait for the
     device after encoding."""
-    sums = [values.sum(dtype=torch.float32) for one in pictures for values in (one.features, one.keys)]
-    finite = torch.stack(sums).isfinite().view(-1, 2).all(1)
+    largest = torch._foreach_norm([x for one in pictures for x in (one.features, one.keys)], torch.inf)
+    finite = torch.stack(largest).isfinite().view(-1, 2).all(1)
     found, *index = torch.cat([finite.long(), *places]).cpu().split([len(pictures), *map(len, places)])
     if not found.all():
         number = int((found == 0).nonzero()[0, 0])
@@ -179,15 +186,16 @@ def _check_places(
     method: Reducer | None,
     pictures: Sequence[VisualTokens],
     reductions: Sequence[Reduction],
-    places: Sequence[Int[Tensor, "_"]],
+    chosen: Sequence[Int[Tensor, "_"]],
 ) -> None:
     """Raise PrumergeError for places that are none, or taken twice."""
-    for tokens, reduction, index in zip(pictures, reductions, places, strict=True):
+    for tokens, reduction, index in zip(pictures, reductions, chosen, strict=True):
         available = len(tokens.features)
-        low, high = (int(each) for each in index.aminmax())
+        places = sorted(index.tolist())
+        low, high = places[0], places[-1]
         if low < 0 or high >= available:
             raise PrumergeError(
                 f"{method} returned an index from {low} to {high}; places are 0 to {available - 1}"
             )
-        if reduction.weights is None and len(index.unique()) < len(index):
+        if reduction.weights is None and len(set(places)) < len(places):
             raise PrumergeError(f"{method} returned an index that names a token twice; each may stay once")

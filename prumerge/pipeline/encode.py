@@ -39,13 +39,16 @@ def shown(prompt: Prompt, pictures: Sequence[VisualTokens], options: Options) ->
         return family.project(base, [features])[0][:, : embedding.weight.shape[1]]  # none of deeper layers
 
     @cache
-    def rows() -> list[int]:
-        return prompt.owners(pictures)
-
     @torch.no_grad()
+    def texts() -> list[Float[Tensor, "_ H"]]:
+        """For each picture the words of its row, all looked up at once."""
+        ids = prompt.inputs["input_ids"]
+        at = prompt.words.flatten().nonzero()[:, 0].to(ids.device)
+        by_row = embedding(ids.flatten()[at]).split(prompt.words.sum(1).tolist())
+        return [by_row[row] for row in prompt.owners(pictures)]
+
     def text(number: int) -> Float[Tensor, "T H"]:
-        ids, row = prompt.inputs["input_ids"], rows()[number]
-        return embedding(ids[row, prompt.words[row].nonzero()[:, 0].to(ids.device)])
+        return texts()[number]
 
     return [
         replace(tokens, embed=embed, text=partial(text, number) if prompt.ids is not None else None)

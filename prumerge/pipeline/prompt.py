@@ -87,11 +87,11 @@ class Prompt:
         Raises PrumergeError where pictures and placeholders do not match.
         """
         sizes = [one.placeholders for one in pictures]
-        row = self.image.nonzero()[:, 0]
+        row = self.image.nonzero()[:, 0].tolist()
         if len(row) != sum(sizes):
             self._refuse(len(row), sum(sizes), len(sizes))
         ends = list(accumulate(sizes))
-        rows = [(int(row[end - size]), int(row[end - 1])) for end, size in zip(ends, sizes, strict=True)]
+        rows = [(row[end - size], row[end - 1]) for end, size in zip(ends, sizes, strict=True)]
         if any(first != last for first, last in rows):
             count = int((self.image.sum(1) % max(sizes[0], 1) != 0).nonzero()[0, 0])
             raise PrumergeError(
