@@ -238,9 +238,8 @@ class VisualTokens(Scores):
         """What is left, for the next method: a single row of tokens in the order of `reduction`.
 
         Keys (and queries, where each patch has one) go through the same matrix as the features, those of
-        other layers too; a token's size counts the patches in it, and of several frames' class tokens the
-        mean is left. With `by_frame`, for tokens in the order of their frames, those of a frame stay one (a
-        tile of its own, with its class token), and only sizes that were there already go on.
+        other layers too; sizes count patches; of several frames' class tokens the mean is left. With
+        `by_frame` tokens of a frame stay one (a tile, with its class token), and only sizes that were there go on.
         """
         size = len(self) // self.grid[0]
         new = torch.bincount(reduction.index // size, minlength=self.grid[0]) if by_frame else None
@@ -332,8 +331,7 @@ class Reduction:
         the N did before (none: one).
 
         A token that was only pruned stands for itself. A patch with a weight in several tokens is divided
-        among them in proportion to it, so that no patch counts twice: where each goes into one token alone
-        (ToMe, pooling) sizes are the numbers of patches in them. A class token counts as one.
+        among them in proportion to it: no patch counts twice. A class token counts as one.
         """
         if self.weights is None:
             return self.index.new_ones(len(self)).float() if held is None else held.float()[self.index]
