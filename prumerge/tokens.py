@@ -238,8 +238,8 @@ class VisualTokens(Scores):
         """What is left, for the next method: a single row of tokens in the order of `reduction`.
 
         Keys (and queries, where each patch has one) go through the same matrix as the features, those of
-        other layers too; sizes count patches; of several class tokens the mean is left. With `by_frame` tokens
-        of a frame stay one (a tile, with its class token), and only sizes that were there go on.
+        other layers too; sizes count patches; of several class tokens the mean is left. With `by_frame`
+        tokens of a frame stay one (a tile, with its class token), and only sizes that were there go on.
         """
         size = len(self) // self.grid[0]
         new = torch.bincount(reduction.index // size, minlength=self.grid[0]) if by_frame else None
