@@ -21,6 +21,7 @@ class NoVideos:
 
     model_input_names: tuple[str, ...] = ()
     _auto_class = None  # which Transformers asks before it saves a processor
+    num_frames = fps = None  # which SmolVLM's processor asks for any chat
 
     @classmethod
     def from_pretrained(cls, *_: Any, **__: Any) -> NoVideos:
