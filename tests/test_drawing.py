@@ -87,7 +87,7 @@ def test_what_is_no_picture_is_refused(thing):
 def test_what_is_no_reduction_of_these_tokens_is_refused():
     picture = Image.new("RGB", (9, 9))
     with pytest.raises(PrumergeError, match=r"show\(\) draws a Reduction, not list; select\(\) returns them"):
-        prumerge.show(picture, (1, 2, 2), [0, 1])
+        prumerge.show(picture, (1, 2, 2), [0, 1])  # type: ignore[arg-type]
     with pytest.raises(PrumergeError, match=r"it keeps number 7, and a grid of 1 x 2 x 2 has 4"):
         prumerge.show(picture, (1, 2, 2), Reduction(torch.tensor([0, 7])))
 

@@ -74,8 +74,8 @@ def by_attach(name, picture, spec, **options):
 
 
 def by_answer(name, picture, spec, **options):
-    shown = prumerge.open_image(picture)
-    return answer(*loaded(name), shown, QUESTION, spec, max_new_tokens=WORDS, **options).answer
+    (model, processor), shown = loaded(name), prumerge.open_image(picture)
+    return answer(model, processor, shown, QUESTION, spec, max_new_tokens=WORDS, **options).answer
 
 
 def by_evaluation(name, picture, spec, monkeypatch=None, folder=None, **options):
@@ -84,7 +84,8 @@ def by_evaluation(name, picture, spec, monkeypatch=None, folder=None, **options)
         evaluation, "asked", lambda *_: iter([((Shown(prumerge.open_image(picture)),), [item])])
     )
     log = Log(folder / "answers.jsonl", {})
-    asker = evaluation.Asker(*loaded(name), Options(**options), None)
+    model, processor = loaded(name)
+    asker = evaluation.Asker(model, processor, Options(**options), None)
     job = Job("it", str(spec))
     monkeypatch.setattr(evaluation, "Pipeline", _with(spec))
     plan = replace(Plan.read("topk", "2", "attribute", 24), questions=1)

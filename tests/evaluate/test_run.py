@@ -155,7 +155,8 @@ def tiny(small):
 def asked(tiny, the_plan, log):
     """Run, and the progress that was reported."""
     steps = []
-    run(*tiny, the_plan, log, lambda done, total: steps.append((done, total)))
+    model, processor = tiny
+    run(model, processor, the_plan, log, lambda done, total: steps.append((done, total)))
     return steps
 
 
@@ -266,9 +267,12 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(whole, tiny, tmp_path,
     new = len(before.records) - len(log.records)
     prompts = []
     generate = tiny[0].generate
-    monkeypatch.setattr(
-        tiny[0], "generate", lambda **given: prompts.append(len(given["input_ids"])) or generate(**given)
-    )
+
+    def noted(**given):
+        prompts.append(len(given["input_ids"]))
+        return generate(**given)
+
+    monkeypatch.setattr(tiny[0], "generate", noted)
     asked(tiny, plan(budgets="36,auto"), log)
     assert sum(prompts) == new
     assert Counter(record.key for record in log.records).most_common(1)[0][1] == 1
@@ -305,9 +309,10 @@ def test_what_is_scored_is_what_is_saved(tiny, tmp_path, monkeypatch):
 
 
 def test_a_clip_is_asked_with_the_tokens_of_all_its_frames(tiny, tmp_path):
+    model, processor = tiny
     asking = replace(plan("topk", "36", "video"), questions=3)
-    log = Log(tmp_path / "answers.jsonl", asking.settings("tiny", tiny[0]))
-    run(*tiny, asking, log, lambda done, total: None)
+    log = Log(tmp_path / "answers.jsonl", asking.settings("tiny", model))
+    run(model, processor, asking, log, lambda done, total: None)
     groups = by_method(log.records)
     assert {label: len(records) for label, records in groups.items()} == dict.fromkeys(
         ("none", "topk@36", "random@36"), 3

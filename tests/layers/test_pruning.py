@@ -7,12 +7,14 @@ import math
 import pytest
 import torch
 from builders import IMAGE, PICTURE, answer, llava, prompt, row_of, visual_tokens
-from steps import Fourths, LaterFourths, close, logits_of, words
+from steps import Fourths, LaterFourths, close, logits_of, readings, words
 from transformers import DynamicCache, LlavaForConditionalGeneration
 
 import prumerge
 from prumerge.layers.pruning import Inside
-from prumerge.reducers.sparsevlm import density_peaks
+from prumerge.reducer import LayerReducer
+from prumerge.reducers.fastv import FastV
+from prumerge.reducers.sparsevlm import SparseVLM, density_peaks
 
 ROWS = [[5, PICTURE, 6, 7], [5, PICTURE, 6, PICTURE, 9, 11, 12], [4, 8, 2]]
 SPEC = "fastv:keep=5,layer=2"
@@ -223,6 +225,7 @@ def test_averages_over_32_layers_are_those_of_the_official_code(spec, average):
 )
 def test_stages(spec, layers, depths, kept):
     method = prumerge.make(spec)
+    assert isinstance(method, LayerReducer)
     assert method.depths(layers) == depths
     tokens = visual_tokens((1, 24, 24))
     recycled = [int((576 - keep) * 0.3) + 1 if keep < 576 else 0 for keep in kept]
@@ -233,9 +236,9 @@ def test_stages(spec, layers, depths, kept):
 
 def test_raters_are_the_words_that_match_the_picture_more_than_average():
     visual, text = torch.eye(4)[:3] * 5, torch.eye(4)
-    assert prumerge.make("sparsevlm").askers(visual, text).tolist() == [True, True, True, False]
-    assert prumerge.make("sparsevlm").askers(visual, text[:1]).tolist() == [True]
-    assert prumerge.make("fastv").askers(visual, text) is None
+    assert SparseVLM().askers(visual, text).tolist() == [True, True, True, False]
+    assert SparseVLM().askers(visual, text[:1]).tolist() == [True]
+    assert FastV().askers(visual, text) is None
 
 
 def test_only_raters_are_looked_through(llama):
@@ -247,10 +250,9 @@ def test_only_raters_are_looked_through(llama):
         output = eager(**inputs, output_attentions=True, output_hidden_states=True)
     ids = inputs["input_ids"][0]
     image = (ids == IMAGE).nonzero()[:, 0].split(16)
-    method = prumerge.make("sparsevlm:keep=4,layers=1-2-3")
+    method = SparseVLM(keep=4, layers="1-2-3")
     with Inside(llama, method) as inside, torch.no_grad():
-        cuts = []
-        inside._cut, before = lambda now, *given: cuts.append(now.read) or before(now, *given), inside._cut
+        cuts = readings(inside)
         llama(**prumerge.reduce(llama, inputs, "none"))
     chosen = []
     for picture, (relevance, _) in zip(image, cuts[0], strict=True):
@@ -537,7 +539,7 @@ def test_prompts_that_were_reduced_by_hand_are_pruned_inside_too(llama):
     inputs = prompt(*ROWS)
     with torch.no_grad():
         shorter = prumerge.reduce(llama, inputs, "prumerge:keep=7")
-    with Inside(llama, prumerge.make(SPEC)) as inside:
+    with Inside(llama, FastV(keep=5, layer=2)) as inside:
         said = answer(llama, shorter)
         assert inside.tokens_by_layer == [(8, 8, 5, 5)] * 3
     with prumerge.attach(llama, f"prumerge:keep=7+{SPEC}") as attached:

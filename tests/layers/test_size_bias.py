@@ -10,7 +10,7 @@ import torch
 from builders import IMAGE, PICTURE, answer, llava, processor, prompt, row_of, visual_tokens
 from families import FAMILIES, Picture, rows_of
 from PIL import Image
-from steps import Fourths, LaterFourths, close, decided, logits_of, spliced, words
+from steps import Fourths, LaterFourths, close, decided, logits_of, readings, spliced, words
 from transformers import DynamicCache
 
 import prumerge
@@ -18,6 +18,7 @@ from prumerge.generate.answer import answer as ask_about
 from prumerge.layers.pruning import Inside
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.splice import column_sizes
+from prumerge.reducers.fastv import FastV
 
 ROWS = [[5, PICTURE, 6, 7], [5, PICTURE, 6, PICTURE, 9, 11, 12], [4, 8, 2]]
 LAYERS = 4
@@ -147,9 +148,8 @@ def test_methods_between_layers_look_at_the_attention_that_the_layers_have(llama
     sizes[shorter["input_ids"] == IMAGE] = torch.tensor(UNEVEN, dtype=torch.float)
     with Inside(eager, None, sizes), torch.no_grad():
         attentions = eager(**shorter, output_attentions=True).attentions
-    seen = []
-    with Inside(llama, prumerge.make("fastv:keep=2,layer=2"), sizes) as inside, torch.no_grad():
-        inside._cut, before = lambda now, *given: seen.append(now.read) or before(now, *given), inside._cut
+    with Inside(llama, FastV(keep=2, layer=2), sizes) as inside, torch.no_grad():
+        seen = readings(inside)
         llama(**shorter)
     [[(relevance, _)]] = seen
     close(relevance, attentions[1][0, :, -1].mean(0)[shorter["input_ids"][0] == IMAGE])

@@ -1,6 +1,7 @@
 """Checkpoints in the layouts of the original LLaVA code and of TinyLLaVA Factory."""
 
 import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -44,6 +45,10 @@ def test_a_published_checkpoint_is_the_same_model(tmp_path, kind, layout):
 
 class Named(nn.Module):
     """Modules under the names that published checkpoints use."""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __init__(self, **modules):
         super().__init__()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -80,7 +81,7 @@ def online(monkeypatch):
             raise hub["answer"]
         return hub["answer"]
 
-    hub = {"asked": [], "answer": False}
+    hub: dict[str, Any] = {"asked": [], "answer": False}
     monkeypatch.setattr(sources, "is_offline_mode", lambda: False)
     monkeypatch.setattr(sources, "file_exists", file_exists)
     return hub

@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ from prumerge.pipeline.options import Options
 from prumerge.pipeline.prompt import Prompt
 
 ROWS = [[5, PICTURE, 6, 7], [5, PICTURE, 6, PICTURE, 9], [3, PICTURE], [4, 8, 2]]
-MODELS = {
+MODELS: dict[str, Any] = {
     "clip": {},
     "clip, last layer": {"layer": -1},
     "clip, first layer": {"layer": 1},

@@ -13,7 +13,7 @@ from prumerge.reducers.sparsevlm import density_peaks
 GRIDS = [(1, 7, 9), (1, 8, 8), (3, 4, 5)]
 VIDEOS = [(2, 5, 6), (3, 4, 5), (4, 1, 7)]
 COUNTS = [1, 2, 7, 12]  # the features have 16 channels: beyond their rank CDPruner has nothing to go by
-CHOOSERS = {
+CHOOSERS: dict[str, list[dict[str, float]]] = {
     "divprune": [{}],
     "cdpruner": [{}, {"theta": 0.3}, {"theta": 0.8}],
     "scope": [{}, {"alpha": 0.0}, {"alpha": 2.0}],

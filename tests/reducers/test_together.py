@@ -296,6 +296,7 @@ def test_one_wait_for_the_device_for_all_pictures_and_only_where_a_count_depends
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_scores_are_computed_once(name, monkeypatch):
     method, seen = prumerge.make(name), []
+    assert isinstance(method, Adaptive)
     scores = type(method).scores
 
     def noted(self, tokens):

@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import replace
+from typing import Any
 
 import peft
 import pytest
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 import prumerge
 from prumerge.models import _vision as vision
+from prumerge.reducers.tome import ToMe
 
 ROWS = [[5, PICTURE, 6, 7], [5, PICTURE, 6, PICTURE, 9], [4, 8, 2]]
 
@@ -48,12 +50,12 @@ def step_by_hand(keys, r, class_token):
 @pytest.mark.parametrize("r", [0, 1, 7, 16])
 def test_a_step_is_bipartite_soft_matching(class_token, r):
     keys = torch.randn(33, 8, generator=torch.Generator().manual_seed(r))
-    row = prumerge.make("tome").match(keys, r, class_token=class_token)
+    row = ToMe().match(keys, r, class_token=class_token)
     groups = step_by_hand(keys, r, class_token)
     expected = {token: place for place, group in enumerate(groups) for token in group}
     assert row.tolist() == [expected[token] for token in range(33)]
     batch = torch.stack([keys, keys.flip(0)])
-    assert torch.equal(prumerge.make("tome").match(batch, r, class_token=class_token)[0], row)
+    assert torch.equal(ToMe().match(batch, r, class_token=class_token)[0], row)
 
 
 def by_hand(model, pixels, counts):
@@ -244,14 +246,14 @@ def test_keys_of_an_adapted_tower_are_those_of_the_adapter():
     plain = [tokens.merged.source for tokens, _ in select(model, prompt(*ROWS), "tome:r=4")]
     torch.manual_seed(3)
     config = peft.LoraConfig(r=2, target_modules=r".*vision_tower.*k_proj", init_lora_weights=False)
-    model = peft.get_peft_model(model, config)
-    attention = model.base_model.model.model.vision_tower.encoder.layers[0].self_attn
+    adapted: Any = peft.get_peft_model(model, config)
+    attention = adapted.base_model.model.model.vision_tower.encoder.layers[0].self_attn
     read = torch.randn(2, 5, 32)
     with torch.no_grad():
         expected = attention.k_proj(read).unflatten(-1, (4, 8)).mean(-2)
         assert torch.equal(vision._mean_keys(attention, read), expected)
-    adapted = [tokens.merged.source for tokens, _ in select(model, prompt(*ROWS), "tome:r=4")]
-    assert any(not torch.equal(one, other) for one, other in zip(plain, adapted, strict=True))
+    found = [tokens.merged.source for tokens, _ in select(adapted, prompt(*ROWS), "tome:r=4")]
+    assert any(not torch.equal(one, other) for one, other in zip(plain, found, strict=True))
 
 
 # counts
@@ -269,13 +271,14 @@ def test_keys_of_an_adapted_tower_are_those_of_the_adapter():
     ],
 )
 def test_a_schedule(spec, counts):
-    assert prumerge.make(spec).schedule(576, 23) == counts
+    method = prumerge.make(spec)
+    assert isinstance(method, ToMe) and method.schedule(576, 23) == counts
 
 
 @pytest.mark.parametrize("keep", [1, 2, 36, 64, 144, 400, 575, 0.5])
 @pytest.mark.parametrize("blocks", [10, 11, 23])
 def test_a_budget_is_spread_evenly_as_far_as_halving_allows(keep, blocks):
-    counts = prumerge.make(f"tome:keep={keep}").schedule(576, blocks)
+    counts = ToMe(keep=keep).schedule(576, blocks)
     left = 576
     for count in counts:
         assert 0 <= count <= left // 2

@@ -3,6 +3,8 @@
 On the CPU, with eager attention: the counter does not know the CPU's fused one.
 """
 
+from typing import Any
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -44,7 +46,7 @@ QWEN3_TOWER = QWEN_TOWER | {"patch_size": 16, "deepstack_visual_indexes": [0], "
 TILES = [[112, 112], [224, 224]]
 
 # family: text, vision, the rest of its config; tiles, side of a tile in patches, visual tokens with newlines
-CASES = {
+CASES: dict[str, Any] = {
     "llava": (LANGUAGE | {"model_type": "llama"}, CLIP, {}, 1, 8, 64),
     "llava_next": (
         LANGUAGE | {"model_type": "mistral"},

@@ -1,5 +1,7 @@
 """Small random things to test with."""
 
+from typing import Any
+
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -52,11 +54,13 @@ def visual_tokens(
             )
             for n in range(class_tokens)
         ]
+        of_patches: Any = {name: torch.cat([getattr(x, name) for x in frames]) for name in PATCHES}
+        of_class: Any = {name: torch.stack([getattr(x, name) for x in frames]) for name in CLASS}
         return VisualTokens(
             grid=grid,
             heads=heads,
-            **{name: torch.cat([getattr(x, name) for x in frames]) for name in PATCHES},
-            **{name: torch.stack([getattr(x, name) for x in frames]) for name in CLASS},
+            **of_patches,
+            **of_class,
         )
     count = grid[0] * grid[1] * grid[2]
     chance = torch.Generator().manual_seed(seed)
@@ -82,7 +86,7 @@ def visual_tokens(
 
 
 def text_config(kind="llama", layers=2):
-    more = {"mistral": {"sliding_window": None}, "phi": {"qk_layernorm": True}}.get(kind, {})
+    more: Any = {"mistral": {"sliding_window": None}, "phi": {"qk_layernorm": True}}.get(kind, {})
     kinds = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mistral": MistralConfig, "phi": PhiConfig}
     return kinds[kind](
         hidden_size=32,

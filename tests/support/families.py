@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 import transformers as hf
@@ -32,14 +33,16 @@ class Family:
     """LLaVA's layout; the others change what differs."""
 
     name = "llava"
+    kind: Any
+    """The model's class."""
     tower = "clip"
     options: dict = {}  # noqa: RUF012
     videos = False
     """Whether this layout has videos among its prompts."""
     frames = 2
-    rows = ((5, 0, 6, 7), (8, 5, 1, 6, 0, 9))  # numbers 0 and 1 are pictures
+    rows: tuple[tuple[int, ...], ...] = ((5, 0, 6, 7), (8, 5, 1, 6, 0, 9))  # numbers 0 and 1 are pictures
 
-    def config(self, **more):
+    def config(self, *given, **more):
         raise NotImplementedError
 
     # of a model

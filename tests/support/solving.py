@@ -5,6 +5,9 @@ import re
 from prumerge.tiny.questions import NUMBERS, PLURALS, Question
 from prumerge.tiny.scenes import SHAPES, SIDE, Scene
 
+DIRECTIONS = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}
+"""Along which axis, and towards which end of it."""
+
 
 def solve(drawn: Scene, question: Question) -> set[str] | None:
     """All answers that fit, or None for a form this does not know."""
@@ -40,7 +43,7 @@ def solve(drawn: Scene, question: Question) -> set[str] | None:
         return {"yes" if true[found[2]] else "no"}
     if found := re.match(r"is the (.+) (left of|right of|above|below) the (.+)\?$", text):
         (thing,), (other,) = called(found[1]), called(found[3])
-        axis, sign = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}[found[2]]
+        axis, sign = DIRECTIONS[found[2]]
         return {"yes" if sign * (thing.centre[axis] - other.centre[axis]) > 0 else "no"}
     if question.family == "reading":
         return {thing.text for thing in things if thing.kind == "sign"}
@@ -48,7 +51,7 @@ def solve(drawn: Scene, question: Question) -> set[str] | None:
         return {"left" if thing.centre[0] < SIDE / 2 else "right" for thing in called(found[1])}
     if found := re.match(r"what is (left of|right of|above|below) the (.+)\?$", text):
         (thing,) = called(found[2])
-        axis, sign = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}[found[1]]
-        there = [t for t in things if sign * (t.centre[axis] - thing.centre[axis]) > 0]
-        return {question.answer} if called(question.answer) == there else {t.kind for t in there}
+        axis, sign = DIRECTIONS[found[1]]
+        beyond = [t for t in things if sign * (t.centre[axis] - thing.centre[axis]) > 0]
+        return {question.answer} if called(question.answer) == beyond else {t.kind for t in beyond}
     return None

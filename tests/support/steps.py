@@ -46,6 +46,18 @@ def spliced(model, inputs, chosen, **options):
     return pipeline.splice(prompt, decisions, pipeline.project(prompt, decisions))
 
 
+def readings(inside):
+    """The attention that each cut between layers goes by, noted while the model runs."""
+    seen, cut = [], inside._cut
+
+    def noted(now, *given):
+        seen.append(now.read)
+        return cut(now, *given)
+
+    inside._cut = noted
+    return seen
+
+
 def logits_of(model, inputs):
     with torch.no_grad():
         return model(**inputs).logits
