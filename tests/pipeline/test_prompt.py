@@ -11,7 +11,7 @@ from steps import logits_of
 import prumerge
 from prumerge.errors import PrumergeError
 from prumerge.pipeline.options import Options
-from prumerge.pipeline.prompt import Prompt
+from prumerge.pipeline.prompt import Prompt, _on_cpu
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 ROWS = [[5, PICTURE, 6, 7], [5, PICTURE, 6, 7, 8, 9, 10, 11]]
@@ -164,10 +164,13 @@ def test_reducing_changes_nothing_on_the_model(model):
 
 
 def test_a_prompt_is_read_once(monkeypatch):
-    model, reads = llava(), []
-    read = Prompt.read.__func__
-    monkeypatch.setattr(Prompt, "read", classmethod(lambda *a, **k: reads.append(1) or read(*a, **k)))
-    inputs = prompt(*ROWS)
+    model, inputs, reads = llava(), prompt(*ROWS), []
+
+    def note(*given):
+        reads.append(given)
+        return _on_cpu(*given)
+
+    monkeypatch.setattr("prumerge.pipeline.prompt._on_cpu", note)
     with torch.no_grad():
         prumerge.reduce(model, inputs, "cdpruner:keep=3")
     assert len(reads) == 1
