@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check docs bench clean
+.PHONY: demo test check coverage docs bench clean
 
 demo: .venv/installed  ## answer questions about sample pictures with and without token reduction
 	$(BIN)/prumerge demo
@@ -14,7 +14,11 @@ check: .venv/installed-dev  ## style, types, and that generated documents are fr
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
+
+coverage: .venv/installed-dev  ## the test suite, and which lines it never runs
+	$(BIN)/pytest -n auto --dist loadfile --cov --cov-report=term
 
 docs: .venv/installed-dev  ## write the generated parts of the documents anew
 	$(BIN)/python docs/generate.py
@@ -25,6 +29,7 @@ bench: .venv/installed-dev  ## measure again what benchmarks/results holds
 	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/tome.py
 	$(BIN)/python benchmarks/launches.py
+	$(BIN)/python benchmarks/walk.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/llava_7b_shape.py
 	$(BIN)/python benchmarks/splicing.py
