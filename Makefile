@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check coverage docs bench clean
+.PHONY: demo test coverage check docs bench clean
 
 demo: .venv/installed  ## answer questions about sample pictures with and without token reduction
 	$(BIN)/prumerge demo
@@ -10,15 +10,15 @@ demo: .venv/installed  ## answer questions about sample pictures with and withou
 test: .venv/installed-dev  ## the test suite
 	$(BIN)/pytest -n auto --dist loadfile
 
-check: .venv/installed-dev  ## style, types, and that generated documents are fresh
+coverage: .venv/installed-dev  ## the same, and how much of the package it runs: not less than pyproject.toml asks for
+	$(BIN)/pytest -n auto --dist loadfile --cov
+
+check: .venv/installed-dev  ## style, types, who imports whom, and that generated documents are fresh
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
-
-coverage: .venv/installed-dev  ## the test suite, and which lines it never runs
-	$(BIN)/pytest -n auto --dist loadfile --cov --cov-report=term
 
 docs: .venv/installed-dev  ## write the generated parts of the documents anew
 	$(BIN)/python docs/generate.py

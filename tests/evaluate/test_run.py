@@ -324,7 +324,7 @@ def test_a_clip_is_asked_with_the_tokens_of_all_its_frames(tiny, tmp_path):
 @pytest.mark.parametrize("spec", ["fastv", "tome+prumerge"])
 def test_a_clip_counts_the_tokens_of_all_its_frames_wherever_they_go(tmp_path, spec):
     shipped, log = prumerge.load("tiny"), Log(tmp_path / "answers.jsonl", {})
-    asked(shipped, replace(plan(spec, "36", "video"), questions=2), log)
+    asked(shipped, replace(plan(spec, "36", "video"), questions=1), log)
     groups = by_method(log.records)
     expected = {"fastv": 8 * (576 + 576 + 36 + 36) / 4, "tome+prumerge": 8 * 36}
     assert {record.tokens_kept for record in groups[f"{spec}@36"]} == {expected[spec]}
@@ -334,7 +334,7 @@ def test_a_clip_counts_the_tokens_of_all_its_frames_wherever_they_go(tmp_path, s
 @pytest.mark.parametrize(("spec", "budget"), [("evs", 80), ("vidcom2", 36), ("topk@merged", 16)])
 def test_methods_that_compare_frames_divide_the_budget_of_a_clip_themselves(tmp_path, spec, budget):
     shipped, log = prumerge.load("tiny"), Log(tmp_path / "answers.jsonl", {})
-    asking = replace(plan(spec, str(budget), "video"), questions=2)
+    asking = replace(plan(spec, str(budget), "video"), questions=1)
     run(*shipped, asking, log, lambda done, total: None)
     records = by_method(log.records)[f"{spec}@{budget}"]
     assert {record.spec.partition("@")[0] for record in records} == {
@@ -342,7 +342,7 @@ def test_methods_that_compare_frames_divide_the_budget_of_a_clip_themselves(tmp_
     }
     assert {record.tokens_in for record in records} == {8 * 576}
     assert {record.tokens_kept for record in records} == {8 * budget}
-    [clip, *_] = video(2)
+    [clip] = video(1)
     inputs = prepare(shipped[1], [frame.image for frame in clip[0].frames], clip[1][0].question)
     with prumerge.attach(shipped[0], records[0].spec, clip=True) as attached:
         said = shipped[0].generate(**inputs, max_new_tokens=12, do_sample=False)
