@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from builders import IMAGE, PICTURE, answer, llava, prompt, row_of, visual_tokens
-from steps import Fourths, LaterFourths, close, logits_of, readings, words
+from steps import Fourths, LaterFourths, close, logits_of, readings, token_by_token_and_at_once, words
 from transformers import DynamicCache, LlavaForConditionalGeneration
 
 import prumerge
@@ -349,22 +349,9 @@ def test_a_row_with_fewer_pictures_is_padded_to_the_longest(llama):
 def test_answering_token_by_token_is_reading_prompt_and_answer_at_once(model, positions):
     inputs = prompt(*ROWS)
     spec = f"{SPEC},positions={positions}"
-    with prumerge.attach(model, spec), torch.no_grad():
-        output = model.generate(
-            **inputs, max_new_tokens=5, do_sample=False, output_logits=True, return_dict_in_generate=True
-        )
-        length = inputs["input_ids"].shape[1]
-        labels = output.sequences.clone()
-        labels[:, :length] = -100  # the answer asks for nothing
-        mask = torch.cat([inputs["attention_mask"], torch.ones(len(ROWS), 5, dtype=torch.long)], dim=1)
-        whole = model(
-            input_ids=output.sequences,
-            attention_mask=mask,
-            pixel_values=inputs["pixel_values"],
-            position_ids=(mask.cumsum(1) - 1).clamp_min(0),
-            labels=labels,
-        )
-    close(whole.logits[:, length - 1 : -1], torch.stack(output.logits, dim=1))
+    with prumerge.attach(model, spec):
+        steps, whole = token_by_token_and_at_once(model, inputs)
+    close(whole[:, -6:-1], steps)
 
 
 @pytest.mark.parametrize(

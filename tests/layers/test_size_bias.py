@@ -10,7 +10,17 @@ import torch
 from builders import IMAGE, PICTURE, answer, llava, processor, prompt, row_of, visual_tokens
 from families import FAMILIES, Picture, rows_of
 from PIL import Image
-from steps import Fourths, LaterFourths, close, decided, logits_of, readings, spliced, words
+from steps import (
+    Fourths,
+    LaterFourths,
+    close,
+    decided,
+    logits_of,
+    readings,
+    spliced,
+    token_by_token_and_at_once,
+    words,
+)
 from transformers import DynamicCache
 
 import prumerge
@@ -210,22 +220,9 @@ def test_a_batch_is_answered_as_its_rows_are(llama, spec, options):
 def test_keys_in_the_cache_keep_their_bias(attention, spec):
     """Token by token as prompt and answer at once."""
     model, inputs = llava(layers=LAYERS, attention=attention), prompt(*ROWS)
-    with prumerge.attach(model, spec, size_bias=True), torch.no_grad():
-        output = model.generate(
-            **inputs, max_new_tokens=5, do_sample=False, output_logits=True, return_dict_in_generate=True
-        )
-        length = inputs["input_ids"].shape[1]
-        labels = output.sequences.clone()
-        labels[:, :length] = -100  # the answer asks for nothing
-        mask = torch.cat([inputs["attention_mask"], torch.ones(len(ROWS), 5, dtype=torch.long)], dim=1)
-        whole = model(
-            input_ids=output.sequences,
-            attention_mask=mask,
-            pixel_values=inputs["pixel_values"],
-            position_ids=(mask.cumsum(1) - 1).clamp_min(0),
-            labels=labels,
-        )
-    close(whole.logits[:, -6:-1], torch.stack(output.logits, dim=1))
+    with prumerge.attach(model, spec, size_bias=True):
+        steps, whole = token_by_token_and_at_once(model, inputs)
+    close(whole[:, -6:-1], steps)
 
 
 def test_a_second_turn_on_the_cache_attends_alike(llama):

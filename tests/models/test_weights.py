@@ -18,6 +18,8 @@ from prumerge.models import device_of
 # Untouched they do not work: Transformers reads weights or values outside of the calls that accelerate sees.
 NOT_OFFLOADED = {"LlavaOnevision", "OnevisionShrunk", "OnevisionTogether", "Idefics3", "Gemma3", "PaliGemma"}
 
+SHARDED = (SPEC, "tome:r=2")
+
 
 def offloaded(family, folder=None):
     model, cpu = copy.deepcopy(family.model()), torch.device("cpu")
@@ -53,10 +55,15 @@ def test_an_offloaded_model_is_merged_inside_and_pruned_inside(spec, tmp_path):
     torch.testing.assert_close(found[2], found[0])
 
 
-@pytest.mark.parametrize("spec", [SPEC, "tome:r=2"])
-def test_layers_of_the_tower_may_be_sharded(spec, tmp_path):
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    return gradients_where_sharded(SHARDED, tmp_path_factory.mktemp("sharded"))
+
+
+@pytest.mark.parametrize("spec", SHARDED)
+def test_layers_of_the_tower_may_be_sharded(spec, sharded):
     """Two processes, a row of the batch each: losses and gradients are those of the batch."""
-    losses, gradients = gradients_where_sharded(spec, tmp_path)
+    losses, gradients = sharded[spec]
     expected_losses, expected = gradients_where_whole(spec)
     torch.testing.assert_close(losses, expected_losses)
     assert gradients.keys() == expected.keys()

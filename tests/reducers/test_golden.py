@@ -59,19 +59,23 @@ TOME = {"tome_r64_tokens", "tome_r64_size"}
 scenes = recorded("scene_*.safetensors")
 
 
+def went_in(tensors, told, **more):
+    """The visual tokens that the official code was given."""
+    return prumerge.VisualTokens.from_class_sequence(
+        *(tensors[name] for name in ("features", "queries", "keys")),
+        heads=int(told["heads"]),
+        grid=grid_of(told),
+        **more,
+    )
+
+
 def scene(path):
     """The recorded tensors, and the visual tokens that went in."""
     tensors, told = read(path)
-    tokens = prumerge.VisualTokens.from_class_sequence(
-        tensors["features"],
-        tensors["queries"],
-        tensors["keys"],
-        heads=int(told["heads"]),
-        grid=grid_of(told),
-        relevance=ops.relevance(
-            tensors["cdpruner_image_embeds"][0], tensors["cdpruner_text_embeds"], inverted=True
-        ),
+    relevance = ops.relevance(
+        tensors["cdpruner_image_embeds"][0], tensors["cdpruner_text_embeds"], inverted=True
     )
+    tokens = went_in(tensors, told, relevance=relevance)
     return {**tensors, "iqr_outliers": torch.tensor(int(told["iqr_outliers"]))}, tokens
 
 
@@ -149,14 +153,8 @@ def product(tensors):
 @recorded("second/image_*.safetensors")
 def test_a_method_on_another_picture(path, spec, key):
     tensors, told = read(path)
-    tokens = prumerge.VisualTokens.from_class_sequence(
-        tensors["features"][0],
-        tensors["queries"][0],
-        tensors["keys"][0],
-        heads=int(told["heads"]),
-        grid=grid_of(told),
-        relevance=product(tensors),
-    )
+    first = {name: tensors[name][0] for name in ("features", "queries", "keys")}
+    tokens = went_in(first, told, relevance=product(tensors))
     reduction = prumerge.make(spec)(tokens)
     if key.startswith("trim"):
         same_rows(reduction.apply(tokens), tensors[key])
@@ -167,13 +165,7 @@ def test_a_method_on_another_picture(path, spec, key):
 @recorded("second/tiles_*.safetensors")
 def test_methods_on_tiles(path):
     tensors, told = read(path)
-    tokens = prumerge.VisualTokens.from_class_sequence(
-        tensors["features"],
-        tensors["queries"],
-        tensors["keys"],
-        heads=int(told["heads"]),
-        grid=grid_of(told),
-    )
+    tokens = went_in(tensors, told)
     first = (
         tensors["first_queries"].flatten(0, 1),
         tensors["first_keys"][:, 1:].flatten(0, 1),

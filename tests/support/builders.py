@@ -85,35 +85,31 @@ def visual_tokens(
     )
 
 
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+LANGUAGE: dict[str, Any] = SIZES | {
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 256,
+    "pad_token_id": PAD,
+    "bos_token_id": BOS,
+    "eos_token_id": None,
+    "initializer_range": 0.3,
+}
+
+
 def text_config(kind="llama", layers=2):
     more: Any = {"mistral": {"sliding_window": None}, "phi": {"qk_layernorm": True}}.get(kind, {})
     kinds = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mistral": MistralConfig, "phi": PhiConfig}
-    return kinds[kind](
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=VOCABULARY,
-        max_position_embeddings=256,
-        pad_token_id=PAD,
-        bos_token_id=BOS,
-        eos_token_id=None,
-        initializer_range=0.3,
-        **more,
-    )
+    return kinds[kind](**LANGUAGE | {"num_hidden_layers": layers, "num_key_value_heads": 2} | more)
 
 
 def vision_config(tower="clip", side=SIDE):
     kind = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig}[tower]
-    return kind(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        image_size=side,
-        patch_size=PATCH,
-    )
+    return kind(**SIZES | {"num_hidden_layers": 3, "image_size": side, "patch_size": PATCH})
 
 
 def llava(

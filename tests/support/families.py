@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import transformers as hf
-from builders import BOS, IMAGE, PAD, VOCABULARY, text_config, vision_config
+from builders import BOS, IMAGE, LANGUAGE, PAD, SIZES, VOCABULARY, text_config, vision_config
 
 from prumerge.models.llava_phi import LlavaPhiConfig, LlavaPhiForConditionalGeneration
 from prumerge.models.mobilevlm import MobileVLMConfig, MobileVLMForConditionalGeneration
@@ -283,14 +283,7 @@ class InternVL(Family):
 
 
 def idefics_vision(kind):
-    return kind(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        image_size=112,
-        patch_size=14,
-    )
+    return kind(**SIZES | {"num_hidden_layers": 3}, image_size=112, patch_size=14)
 
 
 class Idefics3(Family):
@@ -362,21 +355,7 @@ class Idefics2(Idefics3):
 
 
 def gemma_text(kind, **more):
-    return kind(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        vocab_size=VOCABULARY,
-        max_position_embeddings=256,
-        pad_token_id=PAD,
-        bos_token_id=BOS,
-        eos_token_id=None,
-        initializer_range=0.3,
-        **more,
-    )
+    return kind(**LANGUAGE, num_key_value_heads=2, head_dim=8, **more)
 
 
 class Gemma3(Family):
@@ -435,14 +414,7 @@ class Mistral3(Family):
     sizes = ((112, 140), (140, 84))
 
     def config(self):
-        vision = hf.PixtralVisionConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            image_size=140,
-            patch_size=14,
-        )
+        vision = hf.PixtralVisionConfig(**SIZES | {"num_hidden_layers": 3}, image_size=140, patch_size=14)
         return hf.Mistral3Config(
             vision_config=vision, text_config=text_config(), image_token_index=IMAGE, spatial_merge_size=2
         )
@@ -469,17 +441,8 @@ class Qwen2VL(Family):
 
     def text(self, kind, **more):
         return kind(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=3,
-            num_attention_heads=4,
+            **LANGUAGE | {"num_hidden_layers": 3},
             num_key_value_heads=2,
-            vocab_size=VOCABULARY,
-            max_position_embeddings=256,
-            pad_token_id=PAD,
-            bos_token_id=BOS,
-            eos_token_id=None,
-            initializer_range=0.3,
             rope_parameters={"rope_type": "default", "rope_theta": 100.0, "mrope_section": [2, 1, 1]},
             **more,
         )
@@ -643,19 +606,7 @@ class LlavaPhi(Family):
 
 
 def phi(**more):
-    return hf.PhiConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        vocab_size=VOCABULARY,
-        max_position_embeddings=256,
-        pad_token_id=PAD,
-        bos_token_id=BOS,
-        eos_token_id=None,
-        initializer_range=0.3,
-        **more,
-    )
+    return hf.PhiConfig(**LANGUAGE, **more)
 
 
 class MobileVLM(Family):

@@ -3,7 +3,7 @@
 import json
 
 import torch
-from builders import IMAGE, PAD, vision_config
+from builders import IMAGE, PAD, SIZES, vision_config
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -21,10 +21,7 @@ from prumerge.loading.architectures import LlavaPhiForConditionalGeneration
 
 def text(kind):
     return kind(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
+        **SIZES,
         num_key_value_heads=4,
         vocab_size=IMAGE,
         pad_token_id=PAD,

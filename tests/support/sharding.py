@@ -26,30 +26,31 @@ def gradients_where_whole(spec):
     return losses.detach(), {n: w.grad for n, w in model.named_parameters() if w.grad is not None}
 
 
-def gradients_where_sharded(spec, folder):
-    """The same, each row in a process of its own."""
-    torch.multiprocessing.spawn(_process, (spec, str(folder)), nprocs=len(ROWS))
-    losses = torch.stack([torch.load(folder / f"loss{rank}") for rank in range(len(ROWS))])
-    return losses, torch.load(folder / "gradients")
+def gradients_where_sharded(specs, folder):
+    """The same for each of several methods, each row in a process of its own."""
+    torch.multiprocessing.spawn(_process, (specs, str(folder)), nprocs=len(ROWS))
+    ranks = [torch.load(folder / f"rank{rank}") for rank in range(len(ROWS))]
+    return {spec: (torch.stack([rank[spec][0] for rank in ranks]), ranks[0][spec][1]) for spec in specs}
 
 
-def _process(rank, spec, folder):
-    from torch.distributed.fsdp import fully_shard
-    from torch.distributed.tensor import DTensor
-
+def _process(rank, specs, folder):
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=len(ROWS)
     )
     mesh = distributed.init_device_mesh("cpu", (len(ROWS),))
+    torch.save({spec: _of_one_row(ROWS[rank], spec, mesh) for spec in specs}, f"{folder}/rank{rank}")
+    distributed.destroy_process_group()
+
+
+def _of_one_row(row, spec, mesh):
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor
+
     model = copy.deepcopy(FAMILIES["Llava"].model()).train()
     for layer in (*model.model.vision_tower.encoder.layers, *model.model.language_model.layers, model):
         fully_shard(layer, mesh=mesh)
     assert all(isinstance(weight, DTensor) for weight in model.parameters())
-    loss = loss_of(model, ROWS[rank], spec)
+    loss = loss_of(model, row, spec)
     loss.backward()
-    whole = {n: w.grad.full_tensor() for n, w in model.named_parameters() if w.grad is not None}
-    torch.save(loss.detach(), f"{folder}/loss{rank}")
-    if rank == 0:
-        torch.save(whole, f"{folder}/gradients")
-    distributed.destroy_process_group()
+    return loss.detach(), {n: w.grad.full_tensor() for n, w in model.named_parameters() if w.grad is not None}

@@ -63,6 +63,26 @@ def logits_of(model, inputs):
         return model(**inputs).logits
 
 
+def token_by_token_and_at_once(model, inputs, steps=5):
+    """The logits of a greedy answer as it was generated, and when prompt and answer are read in one go."""
+    with torch.no_grad():
+        output = model.generate(
+            **inputs, max_new_tokens=steps, do_sample=False, output_logits=True, return_dict_in_generate=True
+        )
+        rows, length = inputs["input_ids"].shape
+        labels = output.sequences.clone()
+        labels[:, :length] = -100  # the answer asks for nothing
+        mask = torch.cat([inputs["attention_mask"], torch.ones(rows, steps, dtype=torch.long)], dim=1)
+        whole = model(
+            input_ids=output.sequences,
+            attention_mask=mask,
+            pixel_values=inputs["pixel_values"],
+            position_ids=(mask.cumsum(1) - 1).clamp_min(0),
+            labels=labels,
+        )
+    return torch.stack(output.logits, dim=1), whole.logits
+
+
 def words(inputs):
     """Where words are: neither padding nor placeholders."""
     return inputs["attention_mask"].bool() & (inputs["input_ids"] != IMAGE)
