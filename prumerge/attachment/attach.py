@@ -79,14 +79,15 @@ class Attachment(Bound):
         self._before = self.bind(model, "forward", "generate")
 
     def _use(self, pipeline: Pipeline) -> None:
-        if pipeline.options.positions != "compact":
-            check_positions(pipeline.options, self.model)
+        """Work by another pipeline from now on; what the model does not allow is refused before that."""
+        check_positions(pipeline.options, self.model.config)
         layers, biased = pipeline.placed.layers, pipeline.options.size_bias
-        inside = self.inside
+        inside = LayerPruning(self.model, layers) if layers or biased else None
+        if self.inside is not None:
+            self.inside.unbind()
         if inside is not None:
-            inside.remove()
-        self.inside = LayerPruning(self.model, layers) if layers or biased else None
-        self.pipeline = pipeline
+            inside.start()
+        self.inside, self.pipeline = inside, pipeline
 
     @property
     def reducer(self) -> Reducer:
@@ -127,7 +128,7 @@ class Attachment(Bound):
             )
         self.unbind()
         if self.inside is not None:
-            self.inside.remove()
+            self.inside.unbind()
 
     @property
     def average_tokens(self) -> list[float]:
@@ -141,6 +142,7 @@ class Attachment(Bound):
         original = self._before["forward"]
         kwargs |= zip(inspect.signature(original).parameters, args, strict=False)
         cache: Any = kwargs.get("past_key_values")
+        self.labels = kwargs.get("labels")
         if modality_of(kwargs) is None:
             memory = Memory.on(cache)
             inputs = memory.step(kwargs, cache.get_seq_length()) if memory else kwargs

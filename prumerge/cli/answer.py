@@ -32,7 +32,8 @@ def answer(
     """Ask about a picture or a clip, with few visual tokens."""
     path, text = shared.subject(media, question, video, sample)
     with status("loading"):
-        from prumerge.cli.model import ask, open_model, show_media, tokens_left, unknown_words
+        from prumerge.cli.model import ask, open_model, show_media, tokens_left
+        from prumerge.tiny.vocabulary import unknown_words
 
         methods = shared.methods_of(reducer, keep)
         options = shared.options_of(positions, separators, size_bias)

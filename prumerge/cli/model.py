@@ -124,12 +124,3 @@ def tokens_left(count: float, method: Reducer | None, available: int) -> str:
         return f"{count:g}"
     keep = last.count(available)
     return f"{count:g} (keep {keep} + {count - keep:g})" if 0 < count - keep < available else f"{count:g}"
-
-
-def unknown_words(processor: Any, question: str) -> list[str]:
-    """The words of a question that the tokenizer spells letter by letter: the model never learned them."""
-    tokenizer = processor.tokenizer
-    reading = tokenizer.backend_tokenizer
-    words = reading.pre_tokenizer.pre_tokenize_str(reading.normalizer.normalize_str(question))
-    known = tokenizer.get_vocab()
-    return list(dict.fromkeys(word for word, _ in words if word.isalpha() and word not in known))

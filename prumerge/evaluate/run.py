@@ -187,8 +187,8 @@ def _decisions(
     words decide."""
     options = pipeline.options
     reads = any("text" in part.needs for part in pipeline.method.parts) or asker.relevance is not None
-    once = list(enumerate(rows)) if reads else list({id(row): (0, row) for row in rows}.values())
-    flat = [[VisualTokens.from_frames(row)] if options.clip else row for _, row in once]
+    once = list(rows) if reads else list({id(row): row for row in rows}.values())
+    flat = [[VisualTokens.from_frames(row)] if options.clip else row for row in once]
     together = options.but(clip=False)  # by now
     if asker.relevance is not None:
         questions = [item.question for row, (_, item) in zip(flat, about, strict=True) for _ in row]
@@ -196,8 +196,10 @@ def _decisions(
     pictures = shown(prompt, [one for row in flat for one in row], together)
     found = iter(pipeline.decide(pictures))
     decided = [list(islice(found, len(row))) for row in flat]
-    by_row = {id(row): own for (_, row), own in zip(once, decided, strict=True)}
-    return decided if reads else [by_row[id(row)] for row in rows]
+    if reads:
+        return decided
+    of_row = {id(row): own for row, own in zip(once, decided, strict=True)}
+    return [of_row[id(row)] for row in rows]
 
 
 def _answers(

@@ -52,8 +52,8 @@ def average_tokens(inside: LayerPruning | None, handed: Sequence[float]) -> list
 
 
 class LayerPruning(Bound):
-    """A method at work between the layers of `model`'s language model, until `remove()`; or none, and
-    attention in proportion to sizes alone.
+    """A method at work between the layers of `model`'s language model, from `start()` to `unbind()`; or none,
+    and attention in proportion to sizes alone. One that cannot work there is refused before anything changes.
 
     Only the decoder layers of this one model are touched; whoever calls its `forward` and `generate` does so
     through `run` and after `check_generate`. Prompts must come with encoded pictures (`mm_encoder_outputs`),
@@ -86,11 +86,10 @@ class LayerPruning(Bound):
         self._now: dict[int, Pass] = {}
         self._sizes: dict[int, Tensor | None] = {}
         """By thread: the `forward` that runs, and the sizes of the columns of the next prompt."""
-        self._layers = [self.bind(layer, "forward", does="layer")["forward"] for layer in self.decoder.layers]
 
-    def remove(self) -> None:
-        """Give the layers their own methods back."""
-        self.unbind()
+    def start(self) -> None:
+        """Answer for the layers, until `unbind()`."""
+        self._layers = [self.bind(layer, "forward", does="layer")["forward"] for layer in self.decoder.layers]
 
     @contextmanager
     def sized(self, sizes: Float[Tensor, "B L"] | None) -> Iterator[None]:
@@ -303,13 +302,14 @@ class Inside(LayerPruning):
     ) -> None:
         super().__init__(model, method)
         self.sizes = sizes
+        self.start()
         self._before = self.bind(self.model, "forward", "generate")
 
     def __enter__(self) -> Inside:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.remove()
+        self.unbind()
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """What the model's `generate` does while its layers are pruned."""

@@ -64,7 +64,3 @@ class Options:
         """The fields that are not as they are by default."""
         given = {each.name: getattr(self, each.name) for each in fields(self)}
         return {each.name: given[each.name] for each in fields(self) if given[each.name] != each.default}
-
-
-AS_IT_IS = Options()
-"""Where nobody says anything."""

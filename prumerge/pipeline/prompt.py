@@ -29,9 +29,6 @@ class Prompt:
     model: PreTrainedModel
     """The Transformers model inside wrappers such as PEFT's."""
 
-    base: Any
-    """The model without its head: what a family's functions take."""
-
     family: Family
     """How models of its type are read."""
 
@@ -71,7 +68,12 @@ class Prompt:
                 f"models of type {inner.config.model_type!r} take no videos; pass the frames as pictures"
             )
         ids, mask = _on_cpu(inner, inputs, infer_padding)
-        return cls(inner, inner.base_model, family, inputs, modality, ids, mask)
+        return cls(inner, family, inputs, modality, ids, mask)
+
+    @property
+    def base(self) -> Any:
+        """The model without its head: what a family's functions take."""
+        return self.model.base_model
 
     @cached_property
     def image(self) -> Bool[Tensor, "B L"]:
@@ -92,12 +94,12 @@ class Prompt:
             self._refuse(len(row), sum(sizes), len(sizes))
         ends = list(accumulate(sizes))
         rows = [(row[end - size], row[end - 1]) for end, size in zip(ends, sizes, strict=True)]
-        if any(first != last for first, last in rows):
-            count = int((self.image.sum(1) % max(sizes[0], 1) != 0).nonzero()[0, 0])
+        parted = next((first for first, last in rows if first != last), None)
+        if parted is not None:
             raise PrumergeError(
-                f"row {count} of the batch has {int(self.image[count].sum())} placeholders, which are no "
-                f"whole number of its pictures; write <{self.modality}> once for each in the row it belongs "
-                "to"
+                f"row {parted} of the batch has {int(self.image[parted].sum())} placeholders, which are no "
+                f"whole number of its pictures; write <{self.modality or 'image'}> once for each in the row "
+                "it belongs to"
             )
         return [first for first, _ in rows]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from jaxtyping import Float
@@ -13,7 +12,7 @@ from prumerge.compose import Placed
 from prumerge.errors import PrumergeError
 from prumerge.pipeline.decide import Decision, decide
 from prumerge.pipeline.encode import shown
-from prumerge.pipeline.options import AS_IT_IS, Options
+from prumerge.pipeline.options import Options
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.splice import splice
 from prumerge.reducer import Reducer
@@ -31,7 +30,7 @@ class Pipeline:
     def __init__(self, reducer: str | Reducer, options: Options | None = None) -> None:
         self.method = make(reducer)
         self.placed = Placed.of(self.method)
-        self.options = options or AS_IT_IS
+        self.options = options or Options()
 
     def encode(self, prompt: Prompt) -> list[VisualTokens]:
         """The visual tokens of each picture, merged where the method works inside the vision tower."""
@@ -59,8 +58,8 @@ class Pipeline:
         pictures = self.encode(prompt)
         if not pictures:
             return dict(prompt.inputs), []
-        decisions = decide(self.placed.before, pictures, self.options)
-        return splice(prompt, decisions, self.project(prompt, decisions), self.options), decisions
+        decisions = self.decide(pictures)
+        return self.splice(prompt, decisions, self.project(prompt, decisions)), decisions
 
 
 def reduce(
@@ -89,7 +88,7 @@ def reduce(
     Raises PrumergeError (a ValueError) for unknown methods and options, a family that is not supported, a
     prompt whose placeholders do not match its pictures, and features that are not finite.
     """
-    pipeline = _by_a_prompt(reducer, (options or AS_IT_IS).but(**changes) if changes else options or AS_IT_IS)
+    pipeline = _by_a_prompt(reducer, (options or Options()).but(**changes))
     prompt = Prompt.read(model, inputs)
     if prompt.modality is None:
         prompt.nothing_to_show()
@@ -109,28 +108,20 @@ def select(
     Where the vision tower has merged patches (ToMe), `tokens.whole(reduction)` is the decision for the
     patches of `tokens.picture_grid`.
     """
-    pipeline = _by_a_prompt(reducer, (options or AS_IT_IS).but(**changes) if changes else options or AS_IT_IS)
+    pipeline = _by_a_prompt(reducer, (options or Options()).but(**changes))
     prompt = Prompt.read(model, inputs)
     return [(one.tokens, one.reduction) for one in pipeline.decide(pipeline.encode(prompt))]
 
 
 def _by_a_prompt(reducer: str | Reducer, options: Options) -> Pipeline:
     """The pipeline of a method that a shorter prompt is enough for; PrumergeError for others."""
-    return _of_a_spec(reducer, options) if isinstance(reducer, str) else _checked(Pipeline(reducer, options))
-
-
-@lru_cache(maxsize=64)
-def _of_a_spec(spec: str, options: Options) -> Pipeline:
-    return _checked(Pipeline(spec, options))
-
-
-def _checked(pipeline: Pipeline) -> Pipeline:
+    pipeline = Pipeline(reducer, options)
     if pipeline.placed.layers is not None:
         raise PrumergeError(
             f"{pipeline.method} works inside the language model, not by a shorter prompt: use it by "
             f"`with prumerge.attach(model, {str(pipeline.method)!r})` or `prumerge answer`"
         )
-    if pipeline.options.size_bias:
+    if options.size_bias:
         raise PrumergeError(
             "size_bias works inside the language model, not by a shorter prompt: use it by "
             f"`with prumerge.attach(model, {str(pipeline.method)!r}, size_bias=True)` "

@@ -33,8 +33,7 @@ def splice(
     """
     options = options or Options()
     family = prompt.family
-    if options.positions != "compact":
-        check_positions(options, prompt.model)
+    check_positions(options, prompt.model.config)
     prompt.owners([one.tokens for one in decisions])
     offsets = accumulate((one.tokens.placeholders for one in decisions), initial=0)
     kept = torch.cat([one.kept for one in decisions])
@@ -69,13 +68,12 @@ def column_sizes(
     return sizes.masked_scatter(at, torch.cat([*own, sizes[0, :0]]))
 
 
-def check_positions(options: Options, model: nn.Module) -> None:
-    """Raise PrumergeError for positions that the model has no use for."""
-    kind = unwrap(model).config.model_type
-    if options.positions != "compact" and family_of(kind).positions is not None:
+def check_positions(options: Options, config: Any) -> None:
+    """Raise PrumergeError for positions that models of this configuration have no use for."""
+    if options.positions != "compact" and family_of(config.model_type).positions is not None:
         raise PrumergeError(
-            f"models of type {kind!r} have positions in time and space, which tokens keep anyway; "
-            f"leave out positions={options.positions!r}"
+            f"models of type {config.model_type!r} have positions in time and space, which tokens keep "
+            f"anyway; leave out positions={options.positions!r}"
         )
 
 
@@ -92,10 +90,7 @@ def _shorten(
     inputs = {name: value for name, value in prompt.inputs.items() if name not in prompt.family.inputs}
     if inputs.get("attention_mask") is None:
         inputs["attention_mask"] = mask.to(ids)
-    # What the decoder of an encoder-decoder language model reads, which no picture is in.
-    own = {name for name in inputs if name == "labels" or name.startswith("decoder_")}
-    if own and not answers_apart(prompt.model.config):
-        own = set()
+    own = _of_a_decoder(prompt, inputs)
     if isinstance(labels := inputs.get("labels"), Tensor) and "labels" not in own:
         inputs["labels"] = _of_words(labels, image)
     if kept.all():
@@ -118,6 +113,13 @@ def _shorten(
             cut = value.gather(1, order.to(value.device))
             inputs[name] = cut.masked_fill(padding.to(value.device), fill.get(name, 0))
     return inputs, order
+
+
+def _of_a_decoder(prompt: Prompt, inputs: Mapping[str, Any]) -> set[str]:
+    """What the decoder of an encoder-decoder language model reads, which no picture is in."""
+    if not answers_apart(prompt.model.config):
+        return set()
+    return {name for name in inputs if name == "labels" or name.startswith("decoder_")}
 
 
 def _of_words(labels: Int[Tensor, "B L"], image: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:

@@ -4,7 +4,6 @@ Nothing heavy is imported before it is used.
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,20 +34,6 @@ def samples() -> list[Sample]:
     return [
         Sample(SAMPLES / entry["image"], [Question(**q) for q in entry["questions"]]) for entry in entries
     ]
-
-
-def copy_samples(folder: str | Path) -> list[Path]:
-    """The sample pictures, copied into a folder that is made where it is missing; returns where they are.
-
-    Raises PrumergeError where the folder cannot be written.
-    """
-    from prumerge.errors import PrumergeError
-
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        return [Path(shutil.copy(sample.path, folder)) for sample in samples()]
-    except OSError as error:
-        raise PrumergeError(f"the folder {str(folder)!r} cannot be written ({error.strerror})") from None
 
 
 def held_out(count: int, seed: int = 0) -> "Iterator[tuple[Image, Question]]":

@@ -85,12 +85,17 @@ def test_how_prompts_are_shortened_can_be_exchanged_too(model):
         assert not torch.equal(model(**inputs).logits, kept)
 
 
-def test_a_method_that_is_none_leaves_the_one_there_is(model):
-    with prumerge.attach(model, "topk:keep=3") as attached:
-        with pytest.raises(ValueError, match="there is no method 'magic'"):
-            attached.reducer = "magic"
-        model(**prompt(ROWS[0]))
-        assert attached.tokens == [(16, 3)]
+@pytest.mark.parametrize("spec", ["topk:keep=3", "fastv:keep=3,layer=1"])
+@pytest.mark.parametrize("other", ["magic", "fastv:layer=99", "fastv+topk"])
+def test_a_method_that_cannot_be_attached_leaves_the_one_there_is(spec, other):
+    model, inputs = llava(layers=4), prompt(ROWS[0])
+    with prumerge.attach(model, spec) as attached:
+        before = answer(model, inputs)
+        with pytest.raises(ValueError, match=r"there is no method|the language model has 4 layers|comes by"):
+            attached.reducer = other
+        assert str(attached.reducer) == spec
+        assert torch.equal(answer(model, inputs), before)
+    assert not any("forward" in vars(layer) for layer in model.model.language_model.layers)
 
 
 # labels
@@ -104,6 +109,10 @@ def test_labels_are_handed_out_as_they_were_cut(model):
         shifted = output.logits[:, :-1].flatten(0, 1)
         expected = torch.nn.functional.cross_entropy(shifted, attached.labels[:, 1:].flatten())
         torch.testing.assert_close(output.loss, expected)
+        text_only = labelled([5, 6, 7])
+        text_only.pop("pixel_values", None)
+        model(**text_only)
+        assert torch.equal(attached.labels, text_only["labels"])
         with torch.no_grad():
             model(**prompt(ROWS[0]))
         assert attached.labels is None

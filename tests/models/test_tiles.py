@@ -169,3 +169,17 @@ def test_without_class_tokens_video_llava_reads_what_the_paper_counts():
     for policy, each in (("keep", 17), ("drop", 16)):
         shorter = reduced(family.model(), inputs, "none", separators=policy)
         assert (shorter["input_ids"] == VIDEO).sum() == each * family.frames
+
+
+def test_placeholders_in_the_wrong_row_are_named_whatever_sizes_pictures_have():
+    family = FAMILIES["Qwen2VL"]
+    model = family.model()
+    inputs = dict(family.prompt([5, Picture(1, (56, 112)), 6], [5, Picture(2, (112, 112)), 6]))
+    image = model.config.image_token_id
+    counts = (inputs["input_ids"] == image).sum(1).tolist()
+    assert counts[1] % counts[0] == 0  # so that no count tells by itself
+    ids = [[5] + [image] * count + [6] * (2 * sum(counts) - count) for count in reversed(counts)]
+    inputs["input_ids"] = torch.tensor(ids)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    with pytest.raises(ValueError, match=f"row 0 of the batch has {counts[1]} placeholders"):
+        prumerge.reduce(model, inputs, "topk:keep=2")
