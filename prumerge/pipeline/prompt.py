@@ -70,7 +70,7 @@ class Prompt:
         ids, mask = _on_cpu(inner, inputs, infer_padding)
         return cls(inner, family, inputs, modality, ids, mask)
 
-    @property
+    @cached_property
     def base(self) -> Any:
         """The model without its head: what a family's functions take."""
         return self.model.base_model
