@@ -144,8 +144,11 @@ def _on_cpu(
 ) -> Sequence[Int[Tensor, "_"]]:
     """All places, in one transfer with whether what they were chosen by is finite: the one wait for the
     device after encoding."""
-    largest = torch._foreach_norm([x for one in pictures for x in (one.features, one.keys)], torch.inf)
-    finite = torch.stack(largest).isfinite().view(-1, 2).all(1)
+    values = [x for one in pictures for x in (one.features, one.keys)]
+    wide = torch.promote_types(torch.float32, values[0].dtype)
+    # Of length 2: the largest value takes a CPU twenty times as long, and cosines square as well.
+    norms = torch._foreach_norm(values, 2, dtype=wide)
+    finite = torch.stack(norms).isfinite().view(-1, 2).all(1)
     found, *index = torch.cat([finite.long(), *places]).cpu().split([len(pictures), *map(len, places)])
     if not found.all():
         number = int((found == 0).nonzero()[0, 0])

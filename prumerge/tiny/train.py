@@ -7,6 +7,9 @@
     language-few    the same on few, gathered and merged tokens
     language-full   the same and mostly all visual tokens
 
+`--whole` leaves out the subsets: the language stages are shown all tokens of every scene, and the result is a
+reader that never saw fewer. `--tower WEIGHTS` begins with a finished tower and leaves out the vision stages.
+
 The run can be killed at any time and continues from its last checkpoint when started again. Two processes of
 one thread each learn faster on two cores than one process of two threads, and several GPUs work the same way:
 `torchrun --nproc-per-node 2 -m prumerge.tiny.train --out RUN`.
@@ -32,6 +35,7 @@ import torch.distributed as dist
 import transformers
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from transformers import LlavaForConditionalGeneration
 
 from prumerge.tiny.architecture import PRESETS, make_model, vision_tower
 from prumerge.tiny.clips import FRAMES
@@ -83,14 +87,23 @@ def stages(options: argparse.Namespace) -> list[Stage]:
     patches, small = GRID * GRID, options.preset == "test"
     batch = 2 if small else options.batch
     half, quarter = max(batch // 2, 2), max(batch // 4, 2)
-    every = options.check_every
+    every, few = options.check_every, not options.whole
+    vision, vision_full = (0, 0) if options.tower else (options.vision_steps, options.vision_full_steps)
     return [
-        Stage("vision", options.vision_steps, batch, 128, (1, 0.3), 0.19, every),
-        Stage("vision-full", options.vision_full_steps, quarter, patches, (0.3, 0), 0.04, every),
+        Stage("vision", vision, batch, 128, (1, 0.3), 0.19, every),
+        Stage("vision-full", vision_full, quarter, patches, (0.3, 0), 0.04, every),
         Stage("cache", -(-(options.scenes + FRAMES * options.clips) // 16), 16, patches, (0, 0), 1, every),
-        Stage("language", options.language_steps, half, 256, (1, 0.5), 0.4, every, MIX),
+        Stage("language", options.language_steps, half, 256 if few else patches, (1, 0.5), 0.4, every, MIX),
         Stage(
-            "language-few", options.language_few_steps, half, 224, (0.5, 0.25), 0.16, every, FEW_MIX, few=True
+            "language-few",
+            options.language_few_steps,
+            half,
+            224 if few else patches,
+            (0.5, 0.25),
+            0.16,
+            every,
+            FEW_MIX,
+            few=few,
         ),
         Stage(
             "language-full",
@@ -101,7 +114,7 @@ def stages(options: argparse.Namespace) -> list[Stage]:
             0.21,
             every,
             SLOW_MIX,
-            few=True,
+            few=few,
         ),
     ]
 
@@ -136,6 +149,9 @@ class Run:
                 start = torch.load(Path(self.options.start) / "checkpoint.pt", weights_only=True)
                 self.model.load_state_dict(start["model"])
                 self.heads.load_state_dict(start["heads"])
+            if self.options.tower:
+                finished = LlavaForConditionalGeneration.from_pretrained(self.options.tower).float()
+                self.tower.load_state_dict(vision_tower(finished).state_dict())
             self.enter(0)
             return
         state = torch.load(path, map_location=self.options.device, weights_only=True)
@@ -465,6 +481,8 @@ def parser() -> argparse.ArgumentParser:
     add("--export", help="folder for the finished model (default: OUT/weights)")
     add("--preset", choices=PRESETS, default="full")
     add("--start", help="folder of another run, whose parameters this one begins with")
+    add("--tower", help="folder of a finished model, whose vision tower this one keeps")
+    add("--whole", action="store_true", help="show all visual tokens of every scene, and no clips")
     add("--rate", type=float, default=1.0, help="learning rates, as a share of the usual ones")
     add("--seed", type=int, default=0)
     add("--minutes", type=float, help="end the training stages after this time in all, cutting steps short")
@@ -490,4 +508,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    train(parser().parse_args())
+    given = parser().parse_args()
+    if given.whole:
+        given.clips = 0  # all tokens of eight frames are more than any method hands over
+    train(given)
