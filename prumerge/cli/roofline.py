@@ -9,15 +9,24 @@ import typer
 
 from prumerge.cli import options as shared
 from prumerge.cli.output import CHARTS, check_target, need, print_json, print_table, say, status, written
+from prumerge.errors import PrumergeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from prumerge.roofline.configs import Model
-    from prumerge.roofline.estimate import Estimate, Workload
+    from prumerge.roofline.cost import Setting
+    from prumerge.roofline.estimate import Estimate, Stage, Workload
+    from prumerge.roofline.hardware import Machine
     from prumerge.roofline.precision import Precision
+    from prumerge.roofline.training import Recipe, Step
 
 _VIEWER = "llm-viewer-2024-03"
+_OF_TRAINING = ("--rank", "--dropout", "--checkpointing")
+_BESIDE_TRAINING = (
+    *("--model", "--visual", "--text", "--hardware", "--bits", "--batch", "--tiles", "--attention"),
+    *("--causal", "--whole-tower", "--calibrate", "--ops", "--checkpointing"),
+)
 
 
 def _models(incomplete: str) -> list[str]:
@@ -39,6 +48,12 @@ def _conventions(incomplete: str) -> list[str]:
     return list(FORMULAS)
 
 
+def _kinds(incomplete: str) -> list[str]:
+    from prumerge.roofline.training import KINDS
+
+    return list(KINDS)
+
+
 def roofline(
     context: shared.Context,
     model: Annotated[
@@ -50,8 +65,10 @@ def roofline(
     visual: Annotated[
         str,
         typer.Option(
+            "--visual",
+            "--keep",
             help="Visual tokens, separated by commas; for methods inside the model 576x2+288: "
-            "in 2 layers, and in the rest."
+            "in 2 layers, and in the rest.",
         ),
     ] = "576,144,40",
     text: Annotated[int, typer.Option(help="Tokens of text in the prompt.")] = 40,
@@ -86,6 +103,19 @@ def roofline(
             autocompletion=_conventions,
         ),
     ] = "flops",
+    train: Annotated[
+        str | None,
+        typer.Option(
+            help="Predict a step of training in place of an answer, and say what is trained: "
+            "lora, projector or full.",
+            autocompletion=_kinds,
+        ),
+    ] = None,
+    rank: Annotated[int, typer.Option(help="Rank of LoRA.")] = 128,
+    dropout: Annotated[bool, typer.Option("--dropout", help="LoRA with dropout.")] = False,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Training with activation checkpointing.")
+    ] = False,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure this machine and put it beside the others.")
     ] = False,
@@ -110,6 +140,7 @@ def roofline(
     from prumerge.roofline.precision import parse
     from prumerge.roofline.report import row, sentences
 
+    recipe = _recipe(context, train, rank, dropout, checkpointing)
     conventions.check(convention)
     if convention == _VIEWER:
         allowed = ("--model", "--visual", "--text", "--hardware", "--bits")
@@ -136,6 +167,9 @@ def roofline(
 
         with status("measuring"):
             devices.append(measure())
+    if recipe is not None:
+        _train(chosen, workloads, devices, settings, recipe, ops, as_json)
+        return
     groups = [
         [estimate(chosen, work, device, setting) for work in workloads]
         for device in devices
@@ -156,7 +190,7 @@ def roofline(
     unit = "TFLOPs" if convention == "flops" else "TMACs"
     _print_estimates(estimates, rows, unit)
     for one in estimates if ops else ():
-        _print_operations(one)
+        _print_operations(one, (*one.stages, one.decode))
     if convention != "flops":
         say(f"{unit} by {convention}: {conventions.FORMULAS[convention]}.")
     say(*(f"here: {device.note}." for device in devices if device.name == "here"), *words)
@@ -181,7 +215,7 @@ def _print_estimates(estimates: Sequence[Estimate], rows: Sequence[dict], unit: 
                 *(f"{value:.2f}" for value in times),
                 f"{cells['speedup']:.2f}x",
                 f"{cells['decode_ms']:.2f}",
-                bound(one),
+                bound(one.prefill),
                 f"{cells['traffic_gb']:.2f}",
                 f"{cells['kv_cache_gb']:.3f}",
                 f"{cells['resident_gb']:.2f}",
@@ -216,22 +250,96 @@ def _llm_viewer(
     say(f"{note}.")
 
 
-def _print_operations(one: Estimate) -> None:
+def _recipe(
+    context: shared.Context, train: str | None, rank: int, dropout: bool, checkpointing: bool
+) -> Recipe | None:
+    """How to train; None where nothing is. Raises PrumergeError for options without effect."""
+    if train is None:
+        if idle := sorted(shared.given(context) & {*_OF_TRAINING}):
+            raise PrumergeError(f"{', '.join(idle)}: without effect but beside --train; add --train lora")
+        return None
+    from prumerge.roofline.training import Recipe
+
+    recipe = Recipe(train, rank, dropout, checkpointing)
+    allowed = (*_BESIDE_TRAINING, *(_OF_TRAINING if train == "lora" else ()))
+    shared.only(context, allowed, f"--train {train}")
+    return recipe
+
+
+def _train(
+    model: Model,
+    workloads: Sequence[Workload],
+    machines: Sequence[Machine],
+    settings: Sequence[Setting],
+    recipe: Recipe,
+    ops: bool,
+    as_json: bool,
+) -> None:
+    """Print steps of training, those with all visual tokens first."""
+    from prumerge.roofline.report import step_row, step_sentences
+    from prumerge.roofline.training import training_step
+
+    everything = workloads[0].with_visual(workloads[0].encoded)
+    cases = list(dict.fromkeys([everything, *workloads]))
+    groups = [
+        [training_step(model, work, machine, setting, recipe) for work in cases]
+        for machine in machines
+        for setting in settings
+    ]
+    rows = [[step_row(one, group[0]) for one in group] for group in groups]
+    words = step_sentences(model, groups)
+    if as_json:
+        print_json({"model": model.name, "steps": [row for each in rows for row in each], "words": words})
+        return
+    for group, cells in zip(groups, rows, strict=True):
+        _print_steps(group, cells)
+    for one in [one for group in groups for one in group] if ops else ():
+        _print_operations(one, one.stages)
+    say(*(f"here: {machine.note}." for machine in machines if machine.name == "here"), *words)
+
+
+def _print_steps(steps: Sequence[Step], rows: Sequence[dict]) -> None:
+    """One machine and precision, within 80 columns; each ratio is to all visual tokens."""
+    from prumerge.roofline.report import bound
+
+    names = ("visual", "TFLOPs", "ratio", "rule", "ms", "ratio", "bound by", "saved GB", "ratio", "GB")
+    table = [
+        [
+            row["visual_tokens"],
+            f"{row['tera']:.2f}",
+            f"{row['flops_ratio']:.3f}",
+            f"{row['rule']:.3f}",
+            f"{row['ms']:.1f}",
+            f"{row['time_ratio']:.3f}",
+            bound(one.whole),
+            f"{row['activations_gb']:.3f}",
+            f"{row['activations_ratio']:.3f}",
+            f"{row['memory_gb']:.1f}",
+        ]
+        for one, row in zip(steps, rows, strict=True)
+    ]
+    print_table(names, table, title=_title(steps[0]))
+
+
+def _title(one: Estimate | Step) -> str:
+    return f"{one.machine.name}, {one.setting.precision.name}"
+
+
+def _print_operations(one: Estimate | Step, stages: Sequence[Stage]) -> None:
     """Every operation of one estimate; layers that are alike share their rows."""
     from prumerge.roofline.report import op_row
 
     names = ("stage", "operation", "times", "GFLOPs", "weights MB", "read MB", "written MB", "KV MB")
     more = ("FLOP/byte", "us", "bound by")
     table = []
-    for stage in (*one.stages, one.decode):
+    for stage in stages:
         for op in stage.ops:
             row = op_row(stage, op)
             cache = op.cache_read + op.cache_written
             sizes = (f"{size / 1e6:.2f}" for size in (op.weights, op.read, op.written, cache))
             cells = (f"{op.flops / 1e9:.3f}", *sizes, f"{op.intensity:.1f}", f"{row['us']:.2f}", row["bound"])
             table.append([stage.name, op.name, f"{op.count}", *cells])
-    title = f"{one.machine.name}, {one.setting.precision.name}, {one.workload.label} visual tokens"
-    print_table((*names, *more), table, keys=2, title=title)
+    print_table((*names, *more), table, keys=2, title=f"{_title(one)}, {one.workload.label} visual tokens")
 
 
 def _verify(as_json: bool) -> None:

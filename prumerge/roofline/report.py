@@ -13,6 +13,7 @@ from prumerge.roofline.conventions import card, count, llm_viewer
 from prumerge.roofline.cost import Op
 from prumerge.roofline.estimate import Estimate, Stage, Workload, floor, knee, prefill
 from prumerge.roofline.precision import Precision
+from prumerge.roofline.training import KINDS, Step
 
 
 def row(one: Estimate, base: Estimate, model: Model, convention: str = "flops") -> dict[str, Any]:
@@ -52,9 +53,9 @@ def op_row(stage: Stage, op: Op) -> dict[str, Any]:
     return {**asdict(op), "bytes": op.bytes, "intensity": op.intensity, **took}
 
 
-def bound(one: Estimate) -> str:
-    """What limits the prefill, with its share of the time."""
-    shares = one.prefill.shares
+def bound(stage: Stage) -> str:
+    """What limits a stage, with its share of the time."""
+    shares = stage.shares
     resource = max(shares, key=lambda name: shares[name])
     return f"{resource} {shares[resource]:.0%}"
 
@@ -140,3 +141,73 @@ def viewer_rows(
             }
         )
     return rows
+
+
+# Training
+
+
+def step_row(one: Step, base: Step) -> dict[str, Any]:
+    """The figures of a training step, and those that fall with the tokens as ratios to `base`."""
+    whole = one.whole
+    return {
+        "machine": one.machine.name,
+        "bits": one.setting.precision.name,
+        "batch": one.setting.batch,
+        **asdict(one.recipe),
+        "trained_parameters": one.trained,
+        "visual_tokens": one.workload.label,
+        "text_tokens": one.workload.text,
+        "tera": whole.flops / 1e12,
+        "flops_ratio": whole.flops / base.whole.flops,
+        "rule": one.rule,
+        "ms": whole.time * 1e3,
+        "time_ratio": whole.time / base.whole.time,
+        "bound": {resource: round(share, 4) for resource, share in whole.shares.items()},
+        **{f"{name}_gb": size / 1e9 for name, size in asdict(one.memory).items()},
+        "activations_ratio": one.memory.activations / base.memory.activations,
+        "memory_gb": one.memory.total / 1e9,
+        "fits": one.fits,
+        "largest_batch": one.largest_batch,
+        "stages": [stage_row(stage) for stage in one.stages],
+    }
+
+
+def step_sentences(model: Model, groups: Sequence[Sequence[Step]]) -> list[str]:
+    """What to conclude; each group is of one machine and precision and begins with all visual tokens."""
+    found = []
+    for group in groups:
+        base, few = group[0], min(group, key=lambda one: one.rule)
+        head = f"{base.machine.name}, {base.setting.precision.name}: "
+        if few is not base:
+            found.append(head + saving(base, few))
+        found += [f"{head}{sentence}" for sentence in room(base, few)]
+    one = groups[0][0]
+    rank = f" of rank {one.recipe.rank}" if one.recipe.train == "lora" else ""
+    found.append(
+        f"{one.trained / 1e6:,.1f} million parameters are trained: {KINDS[one.recipe.train]}{rank}; their "
+        "gradients, AdamW's moments and all weights stay as they are, however few the tokens."
+    )
+    return found + [f"{model.name}: {note}." for note in model.notes]
+
+
+def saving(base: Step, few: Step) -> str:
+    """A step with the fewest tokens beside one with all."""
+    all_, kept = base.whole, few.whole
+    return (
+        f"with {few.workload.label} of {base.workload.label} visual tokens and {few.workload.text} of text a "
+        f"step has {kept.flops / all_.flops:.2f} of the FLOPs and takes {kept.time / all_.time:.2f} of the "
+        f"time; the rule of thumb (k + W) / (all + W) says {few.rule:.2f}."
+    )
+
+
+def room(base: Step, few: Step) -> list[str]:
+    """What the machine's memory has room for."""
+    if base.machine.memory is None or base.largest_batch is None or few.largest_batch is None:
+        return []
+    size = f"{base.machine.memory / 1e9:.0f} GB"
+    if few.largest_batch == 0:
+        return [f"not one row fits into {size}, whatever the tokens."]
+    rows = f"{base.largest_batch:,} with {base.workload.label} visual tokens"
+    if few is not base:
+        rows += f" and {few.largest_batch:,} with {few.workload.label}"
+    return [f"rows of a batch that {size} hold: {rows}."]
