@@ -33,6 +33,7 @@ bench: .venv/installed-dev  ## measure again what benchmarks/results holds
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/llava_7b_shape.py
 	$(BIN)/python benchmarks/splicing.py
+	$(BIN)/python benchmarks/training.py
 
 clean:
 	rm -rf .venv demo

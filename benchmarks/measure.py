@@ -19,7 +19,11 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 RESULTS = Path(__file__).parent / "results"
 
 
-def rounds(alternatives: dict[str, Callable[[], Any]], count: int) -> dict[str, float]:
+def rounds(
+    alternatives: dict[str, Callable[[], Any]],
+    count: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
     """Median milliseconds of each alternative over `count` rounds in which all take turns."""
     times: dict[str, list[float]] = {name: [] for name in alternatives}
     for call in alternatives.values():
@@ -27,10 +31,10 @@ def rounds(alternatives: dict[str, Callable[[], Any]], count: int) -> dict[str, 
     for _ in range(count):
         for name, call in alternatives.items():
             synchronise()
-            start = time.perf_counter()
+            start = clock()
             call()
             synchronise()
-            times[name].append((time.perf_counter() - start) * 1000)
+            times[name].append((clock() - start) * 1000)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
