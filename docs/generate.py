@@ -24,6 +24,9 @@ from roofline_tables import (
     roofline_models,
     roofline_scenario,
     roofline_table_2,
+    roofline_training,
+    roofline_training_measured,
+    roofline_training_words,
 )
 from typer.testing import CliRunner
 
@@ -323,6 +326,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
         roofline_machines,
         roofline_models,
         roofline_conventions,
+        roofline_training,
+        roofline_training_words,
+        roofline_training_measured,
     )
 }
 

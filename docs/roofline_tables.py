@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import astuple
+from pathlib import Path
 
 from typer.testing import CliRunner
 
@@ -11,18 +13,31 @@ from prumerge.roofline import configs, conventions, hardware, paper
 from prumerge.roofline.cost import Setting, prefill
 from prumerge.roofline.estimate import Estimate, estimate, floor, knee, schedule, workload
 from prumerge.roofline.precision import parse
+from prumerge.roofline.training import KINDS, Recipe, Step, training_step
 
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 LLAVA = configs.model("llava-1.5-7b")
 COMMAND = "roofline --visual 576,144,40 --text 40 --hardware v100,h100 --bits w16a16,w4a16"
+TRAINING = "roofline --train lora --visual 576,144,36 --text 64 --batch 16 --hardware h100"
 
 
 def roofline_command() -> str:
     """What the command prints; its picture is docs/images/roofline.png."""
-    text = CliRunner().invoke(app, COMMAND.split()).output
+    return _printed(COMMAND)
+
+
+def roofline_training() -> str:
+    """What the command prints of training."""
+    return _printed(TRAINING)
+
+
+def _printed(command: str) -> str:
+    """A command with its table, and its sentences as a list."""
+    text = CliRunner().invoke(app, command.split()).output
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     table = [line for line in lines if ": " not in line]
     words = [f"- {line}" for line in lines if ": " in line]
-    return "\n".join(["```text", f"$ prumerge {COMMAND}", *table, "```", "", *words])
+    return "\n".join(["```text", f"$ prumerge {command}", *table, "```", "", *words])
 
 
 def roofline_table_2() -> str:
@@ -124,6 +139,46 @@ def roofline_scenario() -> str:
         ratio = f"{before / after:.2f}" if after else ""
         lines.append(f"| {quantity} | {unit} | {shown[0]} | {shown[1]} | {ratio} |")
     return "\n".join(lines)
+
+
+def _step(visual: int, words: int, train: str) -> Step:
+    asked = workload(LLAVA, schedule(str(visual), LLAVA.language.layers), 576, text=words)
+    return training_step(LLAVA, asked, hardware.machine("h100"), Setting(batch=16), Recipe(train))
+
+
+def roofline_training_words() -> str:
+    """What is left of the FLOPs of a step, by how long the text is."""
+    lines = [
+        f"| visual tokens | words | rule of thumb | {' | '.join(f'`{kind}`' for kind in KINDS)} |",
+        "|---:|---:|---:|" + "---:|" * len(KINDS),
+    ]
+    for visual in (144, 36):
+        for words in (64, 200, 1000):
+            pairs = [[_step(count, words, kind) for count in (visual, 576)] for kind in KINDS]
+            cells = [f"{few.whole.flops / all_.whole.flops:.3f}" for few, all_ in pairs]
+            lines.append(f"| {visual} | {words} | {pairs[0][0].rule:.3f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def roofline_training_measured() -> str:
+    """Steps that were run beside what is predicted of them."""
+    result = json.loads((RESULTS / "training.json").read_text())
+    head = ["visual tokens", "words", "CPU s", "ratio", "ratio of FLOPs", "rule of thumb"]
+    head += ["saved MiB", "predicted", "ratio", "predicted"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---:|" * len(head)]
+    for one in result["steps"]:
+        cells = [
+            f"{one['visual_tokens']}",
+            f"{one['words']}",
+            f"{one['cpu_seconds']:.2f}",
+            *(f"{one[name]:.3f}" for name in ("cpu_ratio", "flops_ratio", "rule")),
+            *(f"{one[name]:.1f}" for name in ("saved_mib", "predicted_saved_mib")),
+            *(f"{one[name]:.3f}" for name in ("saved_ratio", "predicted_saved_ratio")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    machine = result["machine"]
+    rounds = f"{result['rounds']} interleaved rounds on {machine['processor']}, one thread, {result['date']}"
+    return "\n".join([*lines, "", f"Medians of {rounds}; seconds are those of the processor."])
 
 
 def roofline_machines() -> str:
