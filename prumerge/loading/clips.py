@@ -51,7 +51,7 @@ def open_clip(path: str | os.PathLike[str], frames: int = FRAMES) -> list[Image.
     if not isinstance(frames, int) or isinstance(frames, bool) or frames < 1:
         raise PrumergeError(f"a clip has at least one frame, not {frames}")
     if found.is_dir():
-        files = _frames_of(found)
+        files = pictures_in(found)
         return [open_image(files[place]) for place in evenly(len(files), frames)]
     if found.suffix.lower() in VIDEOS:
         return _video(found, frames)
@@ -82,7 +82,11 @@ def places_of(file: ImageFile.ImageFile, name: str) -> list[int]:
     return list(range(first, count))
 
 
-def _frames_of(folder: Path) -> list[Path]:
+def pictures_in(folder: Path) -> list[Path]:
+    """The files in a folder that are pictures by their names, in the order of these.
+
+    Raises PrumergeError for a folder that cannot be read, or holds none.
+    """
     try:
         files = sorted(
             (file for file in folder.iterdir() if _is_frame(file)),

@@ -1,0 +1,1 @@
+"""Training with few visual tokens: the rows of a data set, read in the forms that they come in."""
