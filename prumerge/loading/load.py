@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +31,9 @@ def load(name: str | os.PathLike[str] = "tiny", **options: Any) -> tuple[Any, An
     token, local_files_only) reach configuration, processor and weights alike. Without a dtype it is the
     checkpoint's own.
 
+    Of a checkpoint that `prumerge train` wrote, `model.adapted_to` says which method and budgets it was
+    adapted to, such as "prumerge at 16-144 visual tokens"; of others it is None.
+
     Checkpoints in the layout of the original LLaVA code or of TinyLLaVA Factory are read as well (see
     `prumerge.loading.original`).
 
@@ -47,7 +52,17 @@ def load(name: str | os.PathLike[str] = "tiny", **options: Any) -> tuple[Any, An
     with _quiet(bars=not is_tiny):
         model, processor = (_original if is_published(source.settings) else _checkpoint)(source, options)
     processor.tokenizer.padding_side = "left"
+    model.adapted_to = _adapted_to(source.name)
     return model.eval(), processor
+
+
+def _adapted_to(name: str) -> str | None:
+    """The method and the budgets that a checkpoint was trained with, as `prumerge train` wrote them."""
+    try:
+        about = json.loads(Path(name, "prumerge.json").read_text(encoding="utf-8"))
+        return f"{about['reducer']} at {about['budgets']} visual tokens"
+    except (OSError, ValueError, TypeError, KeyError):  # it was not, or by something else
+        return None
 
 
 def _original(source: Source, options: dict[str, Any]) -> tuple[Any, Any]:

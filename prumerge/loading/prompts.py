@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -51,16 +51,36 @@ def prepare_batch(
     pictures = [[as_rgb(picture) for picture in row] for row in media]
     rows = zip(questions, pictures, strict=True)
     prompts = [question_prompt(processor, question, len(shown)) for question, shown in rows]
+    return inputs_of(processor, pictures, prompts)
+
+
+def inputs_of(
+    processor: Any,
+    pictures: Sequence[Sequence[Image.Image]],
+    texts: Sequence[str],
+    *,
+    side: Literal["left", "right"] = "left",
+    instructions: Sequence[str] | None = None,
+) -> BatchFeature:
+    """Inputs for texts that stand as the model reads them, each about its own RGB pictures, as one batch that
+    is padded on this side (where queries stand in front of the words, always on the left).
+
+    `instructions` are what a Q-Former reads of each text: all of it by default. Raises PrumergeError for
+    whatever the processor refuses.
+    """
     if getattr(processor, "num_query_tokens", None):
-        return _behind_queries(processor, pictures, prompts)
+        return _behind_queries(processor, pictures, texts, instructions or texts)
+    bos = processor.tokenizer.bos_token
+    written = {"add_special_tokens": False} if bos and texts[0].startswith(bos) else {}
     try:
         inputs = processor(
             images=pictures if any(pictures) else None,
-            text=prompts,
+            text=list(texts),
             padding=True,
-            padding_side="left",
+            padding_side=side,
             return_tensors="pt",
             verbose=False,  # how long a prompt may be is said of the shortened one
+            **written,
         )
     except ValueError as error:
         if not any(pictures):
@@ -83,13 +103,34 @@ def question_prompt(processor: Any, question: str, pictures: int = 1) -> str:
         raise PrumergeError(
             f"the question holds {taken!r}, which this model reads as a picture; write it in other words"
         )
-    if getattr(processor, "num_query_tokens", None):
-        return f"Question: {question} Answer:"
-    if not processor.chat_template:
-        images = "<image>\n" * pictures
-        return f"USER: {images}{question} ASSISTANT:"
     content = [*[{"type": "image"}] * pictures, {"type": "text", "text": question}]
-    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return conversation(processor, [{"role": "user", "content": content}])
+
+
+def conversation(processor: Any, messages: Sequence[dict[str, Any]]) -> str:
+    """The text of a conversation in Transformers' form; where a question is last, its answer is to follow.
+
+    By the processor's chat template, or LLaVA 1.5's prompt where it has none; where a processor writes the
+    placeholders of its queries itself, BLIP-2's.
+    """
+    if processor.chat_template and not getattr(processor, "num_query_tokens", None):
+        asks = messages[-1]["role"] == "user"
+        text: str = processor.apply_chat_template(list(messages), add_generation_prompt=asks)
+        return text
+    return "".join(_turn(processor, message) for message in messages)
+
+
+def _turn(processor: Any, message: dict[str, Any]) -> str:
+    """One turn of a model without a chat template."""
+    parts = [part["text"] for part in message["content"] if part["type"] == "text"]
+    pictures, text = len(message["content"]) - len(parts), " ".join(parts)
+    if message["role"] == "assistant":
+        return f" {text}"
+    if message["role"] == "system":
+        return f"{text} "
+    if getattr(processor, "num_query_tokens", None):
+        return f"Question: {text} Answer:"
+    return "USER: " + "<image>\n" * pictures + f"{text} ASSISTANT:"
 
 
 def _placeholders(processor: Any) -> set[str]:
@@ -100,10 +141,14 @@ def _placeholders(processor: Any) -> set[str]:
 
 
 def _behind_queries(
-    processor: Any, pictures: Sequence[Sequence[Image.Image]], prompts: Sequence[str]
+    processor: Any,
+    pictures: Sequence[Sequence[Image.Image]],
+    prompts: Sequence[str],
+    instructions: Sequence[str],
 ) -> BatchFeature:
     """As the processors of BLIP-2 and InstructBLIP lay out one picture a question, for any number of them:
-    the placeholders of all queries, then the prompt; InstructBLIP's Q-Former reads it for each picture."""
+    the placeholders of all queries, then the prompt; InstructBLIP's Q-Former reads the instruction for each
+    picture."""
     options = {"padding": True, "return_tensors": "pt", "return_token_type_ids": False, "verbose": False}
     counts = torch.tensor([len(row) for row in pictures])
     if not counts.any():
@@ -123,6 +168,6 @@ def _behind_queries(
     inputs |= processor.image_processor(flat, return_tensors="pt")
     if (reader := getattr(processor, "qformer_tokenizer", None)) is not None:
         # Its positions are counted from the left, so padding must be on the right.
-        for name, values in reader(list(prompts), padding_side="right", **options).items():
+        for name, values in reader(list(instructions), padding_side="right", **options).items():
             inputs[f"qformer_{name}"] = values.repeat_interleave(counts, dim=0)
     return BatchFeature(inputs)

@@ -32,6 +32,9 @@ class Family:
     it takes `merging` as well."""
     project: Callable[[Any, list[Tensor]], list[Tensor]]
     """`project(base, features)`: each picture's features [M_i, C], reduced or not, to embeddings [M_i, H]."""
+    projector: tuple[str, ...] = ("multi_modal_projector",)
+    """What stands between tower and language model, by the names of its modules in `base`: what training
+    calls the projector."""
     deliver: Callable[[Any, dict[str, Any], list[Tensor], str], None] = as_list
     """`deliver(base, prompt, features, modality)`: puts projected features into the prompt."""
     positions: Callable[[Any, Mapping[str, Any]], Tensor] | None = None

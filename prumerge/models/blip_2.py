@@ -39,6 +39,7 @@ FAMILY = Family(
     inputs=INPUTS,
     encoder=encode,
     project=project,
+    projector=("language_projection",),
     deliver=deliver,
     hands_embeddings=True,
 )

@@ -35,4 +35,5 @@ FAMILY = Family(
     inputs=("pixel_values", "pixel_attention_mask"),
     encoder=encode,
     project=as_they_are,
+    projector=("connector",),
 )

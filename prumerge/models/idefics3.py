@@ -40,4 +40,5 @@ FAMILY = Family(
     inputs=INPUTS,
     encoder=encode,
     project=as_they_are,
+    projector=("connector",),
 )

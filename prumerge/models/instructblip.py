@@ -42,6 +42,7 @@ FAMILY = Family(
     inputs=("pixel_values", "qformer_input_ids", "qformer_attention_mask", "interpolate_pos_encoding"),
     encoder=encode,
     project=project,
+    projector=("language_projection",),
     deliver=deliver,
     reads_text=True,
     hands_embeddings=True,

@@ -11,5 +11,6 @@ FAMILY = Family(
     inputs=INPUTS,
     encoder=encode,
     project=as_they_are,
+    projector=("visual.merger",),
     positions=positions,
 )

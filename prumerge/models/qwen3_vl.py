@@ -32,6 +32,7 @@ FAMILY = Family(
     inputs=INPUTS,
     encoder=encode,
     project=as_they_are,
+    projector=("visual.merger", "visual.deepstack_merger_list"),
     deliver=deliver,
     positions=positions,
 )

@@ -11,4 +11,5 @@ FAMILY = Family(
     inputs=INPUTS,
     encoder=encode,
     project=as_they_are,
+    projector=("connector",),
 )

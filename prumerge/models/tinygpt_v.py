@@ -53,6 +53,7 @@ FAMILY = Family(
     inputs=INPUTS,
     encoder=encode,
     project=project,
+    projector=("language_projection",),
     deliver=deliver,
     hands_embeddings=True,
 )
