@@ -44,7 +44,7 @@ clean:
 # torch first: the other packages then find the pinned build and bring no other.
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[plot,evaluate]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[plot,evaluate,train]'
 	touch $@
 
 .venv/installed-dev: .venv/installed

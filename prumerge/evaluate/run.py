@@ -78,7 +78,7 @@ def run(
     Raises PrumergeError for a budget that a method cannot meet, and what a method says it lacks.
     """
     asker = Asker(model, processor, options or Options(), relevance)
-    tokens = _sample(asker, plan)
+    tokens = sample(asker, plan)
     each = plan.questions * len(plan.benchmarks)
     own, fixed = plan.own_choice(), plan.fixed(tokens)
     rivals = [spec for spec in plan.methods if not is_adaptive(spec)]
@@ -97,7 +97,7 @@ def run(
 
 
 @torch.inference_mode()
-def _sample(asker: Asker, plan: Plan) -> VisualTokens:
+def sample(asker: Asker, plan: Plan) -> VisualTokens:
     """The visual tokens of the first question's picture or clip, to count on."""
     frames, items = next(asked(1, plan.benchmarks))
     images = [frame.image for frame in frames]

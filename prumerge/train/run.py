@@ -1,0 +1,357 @@
+"""A run of training: a folder that says what it is, checkpoints that it goes on from, and what comes out."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
+
+from prumerge import __version__
+from prumerge.errors import MissingPackage, PrumergeError
+from prumerge.evaluate.plan import fingerprint
+from prumerge.models import device_of
+from prumerge.pipeline.options import Options
+from prumerge.spec import make, with_keep
+from prumerge.train.adapter import prepare, projector_names, save
+from prumerge.train.batches import Batches
+from prumerge.train.budgets import Budgets
+from prumerge.train.folder import claim, last_checkpoint, on_disk, write_whole
+from prumerge.train.lessons import Example
+from prumerge.train.recipe import Recipe
+from prumerge.train.rows import Row, Rows
+from prumerge.train.teacher import teach
+from prumerge.train.trainer import ReducedTrainer
+
+Track = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and how much there is in all."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves behind."""
+
+    folder: Path
+    model: nn.Module
+    """The trained model; where adapters were merged the plain one."""
+    steps: int
+    finished: bool
+    """False where it was stopped: the same call goes on there."""
+    log: list[dict[str, float]]
+    """What was logged on the way, with its step."""
+
+
+class Run:
+    """One run: `Run(...).train()`; `preview` says what it would do."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        processor: Any,
+        rows: Rows,
+        reducer: str = "prumerge_plus",
+        *,
+        output: str | os.PathLike[str],
+        budgets: str | None = None,
+        options: Options | None = None,
+        label_free: bool = False,
+        held_out: float = 0,
+        recipe: Recipe | None = None,
+        save_every: int | None = None,
+        workers: int = 0,
+        report: Sequence[str] = (),
+        merge: bool = True,
+        name: str | None = None,
+        track: Track = lambda what, done, total: None,
+    ) -> None:
+        """`held_out` is a share of the rows below 1, or how many, that are measured on instead of trained.
+
+        Raises PrumergeError for a method, budget or recipe that is none, and for a folder of another run.
+        """
+        self.model, self.processor, self.reducer = model, processor, reducer
+        self.folder, self.budgets = Path(output), Budgets.read(budgets)
+        self.options, self.label_free = options or Options(), label_free
+        self.recipe, self.track = recipe or Recipe(), track
+        self.save_every, self.workers, self.merge = save_every, workers, merge
+        self.name = name or str(getattr(model, "name_or_path", ""))
+        self.report = tuple(report)
+        check(reducer, budgets, self.report)
+        self.trained_on, self.measured_on = _divided(rows, label_free, held_out)
+        self.settings = self._settings(rows, held_out)
+        self.steps = self._steps()
+
+    def _settings(self, rows: Rows, held_out: float) -> dict[str, Any]:
+        """All that the result depends on."""
+        return {
+            "model": self.name,
+            "weights": fingerprint(self.model),
+            "data": rows.fingerprint,
+            "rows": len(rows),
+            "held_out": held_out,
+            "reducer": str(make(self.reducer)),
+            "budgets": str(self.budgets),
+            "options": {key: str(value) for key, value in self.options.changed().items()},
+            "label_free": self.label_free,
+            "processes": _world(),
+            **asdict(self.recipe),
+        }
+
+    def _steps(self) -> int:
+        if self.recipe.steps is not None:
+            return self.recipe.steps
+        together = self.recipe.batch * _world()
+        batches = math.ceil(len(self.trained_on) / together)
+        return max(1, math.ceil(batches / self.recipe.accumulate * self.recipe.epochs))
+
+    # the run itself
+
+    def train(self) -> Outcome:
+        """Train from where the run was, and write `adapter` and `model` into its folder."""
+        with on_disk(self.folder):
+            claim(self.folder, self.settings)
+            arguments = self.arguments()
+            self.model.to(arguments.device)
+            examples, measured = self._examples(arguments)
+            set_seed(self.recipe.seed)
+            trained = prepare(self.model, self.recipe.train, **self.lora())
+            trainer = self.trainer(trained, arguments, examples, measured)
+            whole = last_checkpoint(self.folder)
+            with _stopping(trainer):
+                trainer.train(resume_from_checkpoint=None if whole is None else str(whole))
+            finished = trainer.state.global_step >= self.steps
+            model: nn.Module = trained
+            if trainer.is_world_process_zero():
+                write_whole(self.folder / "log.jsonl", _lines(trainer.state.log_history))
+            if finished:
+                model = self._save(trainer)
+        return Outcome(self.folder, model, trainer.state.global_step, finished, trainer.state.log_history)
+
+    def trainer(
+        self, model: nn.Module, arguments: TrainingArguments, examples: Any, measured: Any = None
+    ) -> ReducedTrainer:
+        """The trainer of this run."""
+        trainer = ReducedTrainer(
+            model,
+            arguments,
+            examples,
+            Batches(self.processor),
+            self.reducer,
+            self.budgets,
+            self.options,
+            distil=1.0 if self.label_free else self.recipe.distil,
+            projector=projector_names(self.model),
+            projector_rate=self.recipe.projector_rate,
+            lengths=[self._length(row) for row in self.trained_on],
+            held_out=measured,
+            callbacks=[_Progress(self)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        return trainer
+
+    def _length(self, row: Row) -> int:
+        """Words and visual tokens of a row, roughly: rows that are alike come in one batch."""
+        budget = self.budgets.typical()[-1] or 64
+        return row.words + budget * sum(
+            part["type"] == "image" for m in row.messages for part in m["content"]
+        )
+
+    def _examples(self, arguments: TrainingArguments) -> tuple[Any, Any]:
+        """Rows as they are, or with what the untouched model says to them."""
+        if not self.label_free and not self.recipe.distil:
+            return self.trained_on, self.measured_on
+        found = []
+        for name, rows in (("teacher", self.trained_on), ("teacher-held-out", self.measured_on)):
+            lessons: Sequence[Example] = teach(
+                self.model,
+                Batches(self.processor),
+                rows,
+                self.folder / name,
+                batch=self.recipe.batch,
+                autocast=lambda: torch.autocast(
+                    device_of(self.model).type, torch.bfloat16, enabled=self.recipe.bf16
+                ),
+                track=lambda done, total: self.track("asking the untouched model", done, total),
+                share=(arguments.process_index, _world()),
+            )
+            found.append(lessons)
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        return found[0], found[1]
+
+    def lora(self) -> dict[str, Any]:
+        """What `prepare` is told of the recipe."""
+        return {"rank": self.recipe.rank, "alpha": self.recipe.alpha, "dropout": self.recipe.dropout}
+
+    def arguments(self, folder: Path | None = None) -> TrainingArguments:
+        """Trainer's own; `folder` is where it writes, by default that of the run."""
+        recipe, known = self.recipe, {field.name for field in fields(TrainingArguments)}
+        often = self.save_every or max(1, min(500, self.steps // 10))
+        again = (
+            "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
+        )
+        arguments = TrainingArguments(
+            output_dir=str(folder or self.folder / "checkpoints"),
+            per_device_train_batch_size=recipe.batch,
+            per_device_eval_batch_size=recipe.batch,
+            gradient_accumulation_steps=recipe.accumulate,
+            max_steps=self.steps,
+            learning_rate=recipe.rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=math.ceil(recipe.warmup * self.steps),
+            weight_decay=0.0,
+            bf16=recipe.bf16,
+            logging_steps=max(1, min(10, self.steps // 20)),
+            save_steps=often,
+            save_total_limit=2,
+            eval_strategy="steps" if self.measured_on else "no",
+            eval_steps=often,
+            dataloader_num_workers=self.workers,
+            remove_unused_columns=False,
+            prediction_loss_only=True,
+            report_to=list(self.report) or "none",
+            seed=recipe.seed,
+            disable_tqdm=True,
+            use_cpu=device_of(self.model).type == "cpu" and not torch.cuda.is_available(),
+            ddp_find_unused_parameters=_world() > 1 or None,  # a batch may be words alone
+            **{again: recipe.checkpointing},
+            **({f"{again}_kwargs": {"use_reentrant": False}} if recipe.checkpointing else {}),
+        )
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are several processes
+        return arguments
+
+    def _save(self, trainer: ReducedTrainer) -> nn.Module:
+        model: nn.Module = trainer.accelerator.unwrap_model(trainer.model)
+        if not trainer.is_world_process_zero():
+            return model
+        model = save(model, self.processor, self.folder, merge=self.merge)
+        about = {**self.settings, "prumerge": __version__, "torch": torch.__version__}
+        for part in ("adapter", "model"):
+            if (self.folder / part).is_dir():
+                write_whole(self.folder / part / "prumerge.json", json.dumps(about, indent=1) + "\n")
+        return model.eval()
+
+
+def train(
+    model: nn.Module, processor: Any, rows: Any, reducer: str = "prumerge_plus", **more: Any
+) -> Outcome:
+    """Train a model on reduced visual tokens; what a stopped call left behind is gone on from.
+
+    `rows` is what `Rows.read` takes (a file, a folder of pictures without labels, a sequence of dicts), or
+    rows. Other arguments are those of `Run`; the fields of `Recipe` are given by name, or as `recipe`.
+    """
+    images = more.pop("images", None)
+    own = {field.name: more.pop(field.name) for field in fields(Recipe) if field.name in more}
+    recipe = more.pop("recipe", None) or Recipe(**own)
+    if not isinstance(rows, Rows):
+        rows = Rows.read(rows, images, answers=not more.get("label_free"))
+    return Run(model, processor, rows, reducer, recipe=recipe, **more).train()
+
+
+def _divided(rows: Rows, label_free: bool, held_out: float) -> tuple[Sequence[Row], Sequence[Row]]:
+    """Rows to train on and to measure on, evenly from the whole; without labels each question is a row."""
+    count = round(held_out * len(rows)) if held_out < 1 else int(held_out)
+    if not 0 <= count < len(rows):
+        raise PrumergeError(
+            f"{held_out:g} of {len(rows)} rows cannot be held out; some must be left to train on"
+        )
+    measured = {round((number + 0.5) * len(rows) / count - 0.5) for number in range(count)}
+    both = [[place for place in range(len(rows)) if (place in measured) is kept] for kept in (False, True)]
+    if label_free:
+        return _questions(rows, both[0]), _questions(rows, both[1])
+    return _Some(rows, [(place, None) for place in both[0]]), _Some(
+        rows, [(place, None) for place in both[1]]
+    )
+
+
+def _questions(rows: Rows, places: Sequence[int]) -> _Some:
+    return _Some(rows, [(place, each) for place in places for each in range(len(rows[place].questions))])
+
+
+@dataclass(frozen=True)
+class _Some(Sequence[Row]):
+    """Some rows, or questions of them, by their places; each is made when it is asked for."""
+
+    rows: Rows
+    places: Sequence[tuple[int, int | None]]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return _Some(self.rows, self.places[place])
+        number, question = self.places[place]
+        row = self.rows[number]
+        return row if question is None else row.questions[question]
+
+
+def check(reducer: str, budgets: str | None = None, report: Sequence[str] = ()) -> None:
+    """Raise PrumergeError for a method that cannot be trained with at these budgets, and for a place that
+    nothing is reported to; before a model is loaded."""
+    method, found = make(reducer), Budgets.read(budgets)
+    if found.counts and method.parts[-1].keep != type(method.parts[-1]).keep:
+        raise PrumergeError(f"{reducer} has a budget of its own; give it by --budgets alone")
+    for budget in found.typical():
+        if budget is not None:
+            make(with_keep(reducer, str(budget)))
+    for name in report:
+        if name not in ("tensorboard", "wandb"):
+            raise PrumergeError(f"reports go to tensorboard or wandb, not {name!r}")
+        if find_spec(name) is None and not (name == "tensorboard" and find_spec("tensorboardX")):
+            raise MissingPackage(f"this needs {name}; install it with: pip install {name}")
+
+
+def _world() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+@contextmanager
+def _stopping(trainer: ReducedTrainer) -> Iterator[None]:
+    """Ctrl-C or a kind kill ends the step, saves, and stops; a second one stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        trainer.control.should_training_stop = trainer.control.should_save = True
+        for number in before:
+            signal.signal(number, before[number])
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number in before:
+            signal.signal(number, before[number])
+
+
+class _Progress(TrainerCallback):
+    """Tells how far it is, and keeps the log on disk."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.run.track("training", state.global_step, state.max_steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.run.track("training", state.global_step, state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            write_whole(self.run.folder / "log.jsonl", _lines(state.log_history))
+
+
+def _lines(values: Sequence[dict[str, float]]) -> str:
+    return "".join(json.dumps(value) + "\n" for value in values)

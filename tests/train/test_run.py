@@ -1,0 +1,223 @@
+"""A run goes on where it was stopped, and what it leaves behind is whole."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from families import FAMILIES
+from processors import PROCESSORS
+from safetensors.torch import load_file
+from training import asked, drawn
+
+import prumerge
+from prumerge.errors import PrumergeError
+from prumerge.train import train
+from prumerge.train.rows import Rows
+from prumerge.train.run import Run, last_checkpoint
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft's
+DATA = [asked(f"w{5 + number % 5} w7", f"w{5 + number % 4}", number) for number in range(12)]
+USUAL = {"budgets": "2-9", "steps": 4, "batch": 2, "rank": 2, "alpha": 4, "save_every": 1}
+
+
+def subject():
+    import copy
+
+    return copy.deepcopy(FAMILIES["Llava"].model()), PROCESSORS["Llava"]()
+
+
+def trained(folder, data=DATA, **more):
+    model, processor = subject()
+    return train(model, processor, data, "prumerge", output=folder, **{**USUAL, **more})
+
+
+def weights(folder):
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def elsewhere(script, folder):
+    """The command that runs a script in a process of its own."""
+    here = [os.path.dirname(__file__), *sys.path]
+    code = script.format(path=here, folder=str(folder), threads=torch.get_num_threads())
+    return [sys.executable, "-W", "ignore", "-c", code]
+
+
+def same(one, other):
+    return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_it_leaves_an_adapter_a_plain_checkpoint_and_what_it_is(tmp_path):
+    outcome = trained(tmp_path / "run", held_out=2)
+    assert outcome.finished and outcome.steps == 4
+    assert {"adapter", "model", "run.json", "log.jsonl"} <= {
+        path.name for path in (tmp_path / "run").iterdir()
+    }
+    about = json.loads((tmp_path / "run" / "model" / "prumerge.json").read_text())
+    assert about["reducer"] == "prumerge" and about["budgets"] == "2-9"
+    logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in logged if "loss" in entry] == [1, 2, 3, 4]
+    assert {"eval_2_loss", "eval_4_loss", "eval_9_loss", "eval_none_loss"} <= set(logged[1])
+
+
+def test_the_plain_checkpoint_has_the_weights_and_the_names_it_came_with(tmp_path):
+    model, processor = subject()
+    model.save_pretrained(tmp_path / "before")
+    outcome = train(model, processor, DATA, "prumerge", output=tmp_path / "run", **USUAL)
+    before = load_file(tmp_path / "before" / "model.safetensors")
+    after = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    assert set(before) == set(after)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and not any("vision_tower" in name for name in moved)
+    again, _ = prumerge.load(tmp_path / "run" / "model")
+    assert again.adapted_to == "prumerge at 2-9 visual tokens"
+    for name, weight in outcome.model.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name]), name
+
+
+def test_the_adapter_on_the_model_it_came_from_is_the_plain_checkpoint(tmp_path):
+    from peft import PeftModel
+
+    outcome = trained(tmp_path / "run")
+    model, processor = subject()
+    adapted = PeftModel.from_pretrained(model, tmp_path / "run" / "adapter").eval()
+    inputs = prumerge.loading.prompts.prepare(processor, drawn(), "w5 w6")
+    with torch.no_grad():
+        one, other = adapted(**inputs).logits, outcome.model(**inputs).logits
+    assert torch.allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.parametrize("label_free", [False, True])
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, label_free):
+    straight = trained(tmp_path / "straight", label_free=label_free, dropout=0.1)
+
+    def interrupt(what, done, total):
+        if what == "training" and done == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    half = trained(tmp_path / "halves", label_free=label_free, dropout=0.1, track=interrupt)
+    assert not half.finished and half.steps == 2
+    assert not (tmp_path / "halves" / "adapter").exists()
+    whole = trained(tmp_path / "halves", label_free=label_free, dropout=0.1)
+    assert whole.finished
+    assert same(weights(tmp_path / "straight"), weights(tmp_path / "halves"))
+    losses = [[entry["loss"] for entry in one.log if "loss" in entry] for one in (straight, whole)]
+    assert losses[0] == losses[1]
+
+
+SCRIPT = """
+import sys, torch
+torch.set_num_threads({threads})  # which decide how sums are rounded
+sys.path[:0] = {path}
+from test_run import trained
+from pathlib import Path
+trained(Path({folder!r}), steps=40, save_every=2, dropout=0.1)
+"""
+
+
+def test_a_kill_in_the_middle_loses_nothing(tmp_path):
+    whole = tmp_path / "whole"
+    trained(whole, steps=40, save_every=2, dropout=0.1)
+    folder = tmp_path / "killed"
+    running = subprocess.Popen(elsewhere(SCRIPT, folder))
+    while not any((folder / "checkpoints").glob("checkpoint-[68]")) and running.poll() is None:
+        time.sleep(0.02)
+    running.kill()
+    assert running.wait() == -signal.SIGKILL
+    trained(folder, steps=40, save_every=2, dropout=0.1)
+    assert same(weights(whole), weights(folder))
+
+
+def test_a_checkpoint_that_was_not_finished_is_taken_away(tmp_path):
+    for number, text in ((2, '{"global_step": 2}'), (4, '{"global_s')):
+        (tmp_path / "checkpoints" / f"checkpoint-{number}").mkdir(parents=True)
+        (tmp_path / "checkpoints" / f"checkpoint-{number}" / "trainer_state.json").write_text(text)
+    assert last_checkpoint(tmp_path).name == "checkpoint-2"
+    assert not (tmp_path / "checkpoints" / "checkpoint-4").exists()
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ({"data": DATA[:-1]}, "rows was 12, now 11"),
+        ({"rank": 4}, "rank was 2, now 4"),
+        ({"budgets": "3-9"}, "budgets was 2-9, now 3-9"),
+        ({"label_free": True}, "label_free was False, now True"),
+    ],
+)
+def test_another_run_does_not_go_on_there(tmp_path, change, sentence):
+    trained(tmp_path / "run", steps=1)
+    before = weights(tmp_path / "run")
+    with pytest.raises(PrumergeError, match=sentence):
+        trained(tmp_path / "run", **{"steps": 1, **change})
+    assert same(before, weights(tmp_path / "run"))
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path):
+    (tmp_path / "letters.txt").write_text("dear")
+    with pytest.raises(PrumergeError, match="holds other things than a run"):
+        trained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
+
+
+FULL = """
+import resource, sys, torch
+torch.set_num_threads({threads})
+sys.path[:0] = {path}
+from test_run import trained
+from pathlib import Path
+from prumerge.errors import PrumergeError
+def limit(what, done, total):
+    if what == "training" and done == 2:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+import signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+try:
+    trained(Path({folder!r}), track=limit)
+except PrumergeError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_one_sentence_and_what_was_saved_is_whole(tmp_path):
+    said = subprocess.run(elsewhere(FULL, tmp_path / "run"), capture_output=True, text=True)
+    assert "cannot be written" in said.stdout and "goes on from the last whole checkpoint" in said.stdout, (
+        said
+    )
+    assert trained(tmp_path / "run").finished
+    trained(tmp_path / "other")
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "other"))
+
+
+@pytest.mark.parametrize(
+    "more, sentence",
+    [
+        ({"budgets": "a few"}, "budgets are whole numbers"),
+        ({"rate": 0}, "rate must be above 0"),
+        ({"dropout": 2}, "dropout is a share"),
+        ({"steps": 0}, "steps must be above 0"),
+        ({"held_out": 12}, "12 of 12 rows cannot be held out"),
+        ({"report": ["telegraph"]}, "reports go to tensorboard or wandb"),
+    ],
+)
+def test_what_is_no_recipe_is_said_before_anything_is_written(tmp_path, more, sentence):
+    with pytest.raises(PrumergeError, match=sentence):
+        trained(tmp_path / "run", **more)
+    assert not (tmp_path / "run" / "adapter").exists()
+
+
+def test_a_method_with_a_budget_of_its_own_is_not_given_another(tmp_path):
+    with pytest.raises(PrumergeError, match="give it by --budgets alone"):
+        model, processor = subject()
+        train(model, processor, DATA, "prumerge:keep=4", output=tmp_path, budgets="2-9")
+
+
+def test_an_epoch_is_every_row_once(tmp_path):
+    rows = Rows.read(DATA)
+    recipe = prumerge.train.Recipe(batch=2, accumulate=2, epochs=2)
+    model, processor = subject()
+    assert Run(model, processor, rows, output=tmp_path, recipe=recipe).steps == 6
