@@ -29,6 +29,7 @@ COMMANDS = (
     "demo",
     "evaluate",
     "rescore",
+    "train",
     "roofline",
 )
 """Files of this folder, in the order of the help; a file holds a function of its name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prumerge.cli.output import note
 from prumerge.errors import PrumergeError, short
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def open_model(name: str, device: str) -> tuple[Any, Any]:
     if not numbers:
         raise PrumergeError(f"there is no device {short(device)!r} to run on; take cpu, cuda, or auto")
     model, processor = load(name)
+    if model.adapted_to:
+        note(f"this model was adapted to {model.adapted_to}")
     return model.to(device), processor
 
 
