@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer on few visual tokens: attach after it is made, since it puts a forward of its own in place.
+"""TRL's SFTTrainer on few visual tokens: attach after it is made, since it replaces the model's forward.
 
 Needs trl: pip install trl
 """

@@ -26,7 +26,8 @@ def load(name: str | os.PathLike[str] = "tiny", **options: Any) -> tuple[Any, An
     """A vision-language model and its processor, ready to generate.
 
     `name` is `"tiny"` (the embedded model: nothing to download), a Hugging Face id such as
-    `"llava-hf/llava-1.5-7b-hf"`, or a checkpoint folder. `options` go to `from_pretrained` (dtype,
+    `"llava-hf/llava-1.5-7b-hf"`, or a checkpoint folder; in a clone of the repository also `"tiny:full"`, the
+    embedded model as a reader that only ever saw all visual tokens. `options` go to `from_pretrained` (dtype,
     device_map, quantization_config, ...); those that say where files are (revision, subfolder, cache_dir,
     token, local_files_only) reach configuration, processor and weights alike. Without a dtype it is the
     checkpoint's own.
@@ -43,11 +44,11 @@ def load(name: str | os.PathLike[str] = "tiny", **options: Any) -> tuple[Any, An
     if "torch_dtype" in options:  # dtype's older name
         options.setdefault("dtype", options.pop("torch_dtype"))
     _check_device_map(options.get("device_map"))
-    is_tiny = name == "tiny"
+    is_tiny = name in ("tiny", "tiny:full")
     if is_tiny:
-        from prumerge.tiny import WEIGHTS
+        from prumerge.tiny import weights
 
-        name, options = WEIGHTS, {"dtype": torch.float32, **options}
+        name, options = weights(str(name)), {"dtype": torch.float32, **options}
     source = find(name, options)
     with _quiet(bars=not is_tiny):
         model, processor = (_original if is_published(source.settings) else _checkpoint)(source, options)

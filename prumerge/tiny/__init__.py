@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prumerge.errors import PrumergeError
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -17,6 +19,17 @@ if TYPE_CHECKING:
 WEIGHTS = Path(__file__).parent / "weights"
 SAMPLES = Path(__file__).parent / "samples"
 SCENES_PER_SEED = 20_000
+
+
+def weights(name: str = "tiny") -> Path:
+    """The folder of the embedded model, or of `tiny:full`, which only saw all visual tokens and is in the
+    repository, not in the package. Raises PrumergeError where it is not there."""
+    if name == "tiny":
+        return WEIGHTS
+    folder = Path(__file__).parent.parent.parent / "benchmarks" / "tiny_full"
+    if not folder.is_dir():
+        raise PrumergeError(f"{name!r} is in a clone of the repository only; take 'tiny'")
+    return folder
 
 
 @dataclass(frozen=True)

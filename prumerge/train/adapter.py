@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from transformers.utils import logging
 
 from prumerge.errors import MissingPackage, PrumergeError
 from prumerge.models import family_of, unwrap
@@ -108,6 +109,10 @@ def save(model: Any, processor: Any, folder: Path, *, merge: bool = True) -> Any
             return model
         model = model.merge_and_unload()
     inner = unwrap(model)
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # of one file
     inner.save_pretrained(folder / "model")
+    if bars:
+        logging.enable_progress_bar()
     processor.save_pretrained(folder / "model")
     return inner

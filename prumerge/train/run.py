@@ -119,7 +119,8 @@ class Run:
     def train(self) -> Outcome:
         """Train from where the run was, and write `adapter` and `model` into its folder."""
         with on_disk(self.folder):
-            claim(self.folder, self.settings)
+            if _rank() == 0:
+                claim(self.folder, self.settings)
             arguments = self.arguments()
             self.model.to(arguments.device)
             examples, measured = self._examples(arguments)
@@ -310,6 +311,10 @@ def check(reducer: str, budgets: str | None = None, report: Sequence[str] = ()) 
             raise PrumergeError(f"reports go to tensorboard or wandb, not {name!r}")
         if find_spec(name) is None and not (name == "tensorboard" and find_spec("tensorboardX")):
             raise MissingPackage(f"this needs {name}; install it with: pip install {name}")
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", 0))
 
 
 def _world() -> int:

@@ -27,7 +27,8 @@ def train(run, folder, tmp_path):
     """Train on the rows; what is given comes on top."""
 
     def train(*more, data="rows.json"):
-        small = "--steps 2 --batch 2 --rank 2 --alpha 4 --budgets 3-9 --device cpu".split()
+        small = ["--steps", "2", "--batch", "2", "--rank", "2", "--alpha", "4"]
+        small += ["--budgets", "3-9", "--device", "cpu"]
         model = ["--model", str(folder / "checkpoint"), "-o", str(tmp_path / "run")]
         return run("train", *([str(folder / data)] if data else []), *model, *small, *more)
 

@@ -74,3 +74,9 @@ def test_a_dtype_has_two_names(checkpoint, option, dtype):
 def test_weights_on_meta_are_refused(device_map):
     with pytest.raises(PrumergeError, match="there is no device 'meta' to run on"):
         prumerge.load("tiny", device_map=device_map)
+
+
+def test_the_reader_that_saw_all_tokens_is_in_the_repository_only(tmp_path, monkeypatch):
+    monkeypatch.setattr("prumerge.tiny.__file__", str(tmp_path / "prumerge" / "tiny" / "__init__.py"))
+    with pytest.raises(PrumergeError, match="in a clone of the repository only; take 'tiny'"):
+        prumerge.load("tiny:full")

@@ -71,7 +71,9 @@ def arguments(folder=None, **changes):
 
 
 def small_lora(name="Llava", **more):
-    """A small random model of a family, its adapters asking for gradients, and its processor."""
+    """A small random model of a family with adapters to train, and its processor if it has one."""
     model = copy.deepcopy(FAMILIES[name].model())
     torch.manual_seed(0)
-    return prepare(model, **{"rank": 2, "alpha": 4, "dropout": 0.0, **more}), PROCESSORS[name]()
+    return prepare(model, **{"rank": 2, "alpha": 4, "dropout": 0.0, **more}), PROCESSORS.get(
+        name, lambda: None
+    )()
