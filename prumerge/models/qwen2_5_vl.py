@@ -9,7 +9,7 @@ FAMILY = Family(
     attention="mean over the patches of a frame",
     reduced="behind the merger",
     inputs=INPUTS,
-    encoder=encode,
+    encode=encode,
     project=as_they_are,
     positions=positions,
 )
