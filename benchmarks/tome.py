@@ -14,7 +14,6 @@ from shapes import llava_7b
 from transformers import LlavaForConditionalGeneration
 
 import prumerge
-from prumerge.compose import Placed
 from prumerge.models import llava
 
 SPECS = ("tome:r=0", "tome:r=4", "tome:r=8", "tome:r=16", "tome:keep=64")
@@ -27,7 +26,7 @@ def main() -> None:
     inputs = {"pixel_values": torch.randn(1, 3, 336, 336, device=DEVICE)}
 
     def encode(spec: str | None = None) -> Any:
-        return llava.encode(base, inputs, None if spec is None else Placed.of(prumerge.make(spec)).tower)
+        return llava.encode(base, inputs, None if spec is None else prumerge.make(spec).placed.tower)
 
     with torch.inference_mode():
         [plain], [unmerged] = encode(), encode("tome:r=0")

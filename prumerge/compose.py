@@ -1,16 +1,17 @@
-"""Methods made of methods: one after the other, over the frames of a video, by where each of them works."""
+"""Methods made of methods: one after the other, and over the frames of a video."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from functools import cached_property
+from typing import Literal
 
 import torch
 from torch.nn.functional import normalize
 
 from prumerge.errors import PrumergeError
-from prumerge.reducer import PLACES, LayerReducer, Reducer, TowerReducer, joined
+from prumerge.reducer import PLACES, Placed, Reducer, joined
 from prumerge.tokens import Reduction, VisualTokens
 
 
@@ -39,6 +40,16 @@ class Chain(Reducer):
     @property
     def parts(self) -> tuple[Reducer, ...]:
         return self.chain
+
+    @cached_property
+    def placed(self) -> Placed:
+        placed = [part.placed for part in self.chain]
+        before = tuple(one.before for one in placed if one.before is not None)
+        return Placed(
+            tower=next((one.tower for one in placed if one.tower is not None), None),
+            before=Chain(chain=before) if len(before) > 1 else next(iter(before), None),
+            layers=next((one.layers for one in placed if one.layers is not None), None),
+        )
 
     def __call__(self, tokens: VisualTokens) -> Reduction:
         """What the methods before the language model decide together; every token where there is none."""
@@ -140,26 +151,3 @@ def repeats(tokens: VisualTokens, threshold: float) -> Reduction:
     index = (owners == own.flatten()).nonzero()[:, 0]
     members = (owners == index[:, None]).float()
     return Reduction(index, members / members.sum(1, keepdim=True))
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A method's parts by where they work."""
-
-    tower: TowerReducer | None = None
-    """Inside the vision tower."""
-    before: Reducer | None = None
-    """Between encoder and language model; None: every token goes on."""
-    layers: LayerReducer | None = None
-    """Between layers of the language model."""
-
-    @classmethod
-    def of(cls, method: Reducer) -> Placed:
-        """The parts of a method, a chain's or its own."""
-        parts = method.parts
-        tower, before, layers = ([part for part in parts if part.place == place] for place in PLACES)
-        return cls(
-            tower=cast(TowerReducer, tower[0]) if tower else None,
-            before=(Chain(chain=tuple(before)) if len(before) > 1 else before[0]) if before else None,
-            layers=cast(LayerReducer, layers[0]) if layers else None,
-        )

@@ -9,7 +9,7 @@ import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import cached_property, partial
 from itertools import accumulate, pairwise
 from typing import Any, ClassVar, Literal
 
@@ -90,6 +90,11 @@ class Reducer(ABC):
     def parts(self) -> tuple[Reducer, ...]:
         """The methods of a chain, in order; of a method alone, itself."""
         return (self,)
+
+    @cached_property
+    def placed(self) -> Placed:
+        """The same by where they work."""
+        return Placed(before=self)
 
     def count(self, available: int) -> int:
         """The number of tokens that `keep` asks for out of `available`."""
@@ -232,6 +237,10 @@ class TowerReducer(Reducer):
     proportional: bool = True
     """Attention to a merged token weighs by its size: the logarithm is added to its logit."""
 
+    @cached_property
+    def placed(self) -> Placed:
+        return Placed(tower=self)
+
     @abstractmethod
     def schedule(self, patches: int, blocks: int) -> list[int]:
         """How many tokens to merge away in each of the tower's blocks."""
@@ -258,6 +267,10 @@ class LayerReducer(Reducer):
     positions: Literal["original", "compact"] = "original"
     """Position ids of what is left: as they were, or counted anew without gaps."""
 
+    @cached_property
+    def placed(self) -> Placed:
+        return Placed(layers=self)
+
     @abstractmethod
     def depths(self, layers: int) -> tuple[int, ...]:
         """Its stages in a language model of so many layers: a stage at depth d stands before layer d."""
@@ -280,6 +293,18 @@ class LayerReducer(Reducer):
         """Which of the words after a picture ask for its tokens, chosen on their embeddings; None: only the
         last token of the prompt."""
         return None
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A method's parts by where they work."""
+
+    tower: TowerReducer | None = None
+    """Inside the vision tower."""
+    before: Reducer | None = None
+    """Between encoder and language model; None: every token goes on."""
+    layers: LayerReducer | None = None
+    """Between layers of the language model."""
 
 
 def decided(

@@ -139,7 +139,7 @@ class VisualTokens(Scores):
     @cached_property
     def patches(self) -> int:
         """Visual tokens of this picture before any reduction: one for each patch, merged or not."""
-        return len(self) if self.merged is None else len(self.merged.source)
+        return len(self.features if self.merged is None else self.merged.source)
 
     @cached_property
     def placeholders(self) -> int:

@@ -7,7 +7,6 @@ import torch
 from builders import IMAGE, PICTURE, answer, llava, prompt, row_of, visual_tokens
 
 import prumerge
-from prumerge.compose import Placed
 
 ROWS = [[5, PICTURE, 6, 7], [5, PICTURE, 6, PICTURE, 9], [4, 8, 2]]
 CHAINS = [
@@ -76,7 +75,7 @@ def test_what_makes_no_chain(spec, message):
 
 def test_the_parts_of_a_chain_by_place():
     def parts(spec):
-        placed = Placed.of(prumerge.make(spec))
+        placed = prumerge.make(spec).placed
         return [None if part is None else str(part) for part in (placed.tower, placed.before, placed.layers)]
 
     assert parts("tome+prumerge+topk:keep=9+fastv") == ["tome", "prumerge+topk:keep=9", "fastv"]

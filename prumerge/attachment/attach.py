@@ -18,7 +18,7 @@ from prumerge.errors import PrumergeError
 from prumerge.layers.binding import Bound
 from prumerge.layers.pruning import LayerPruning, average_tokens
 from prumerge.models import answers_apart, unwrap
-from prumerge.pipeline.options import Options
+from prumerge.pipeline.options import DEFAULT, Options
 from prumerge.pipeline.prompt import Prompt, modality_of
 from prumerge.pipeline.reduce import Pipeline
 from prumerge.pipeline.splice import check_positions, column_sizes
@@ -57,7 +57,7 @@ def attach(
             f"a method is attached to this model already ({there.reducer}); detach it first, or exchange it: "
             "attached.reducer = ..."
         )
-    return Attachment(inner, Pipeline(reducer, (options or Options()).but(**changes)))
+    return Attachment(inner, Pipeline(reducer, (options or DEFAULT).but(**changes)))
 
 
 class Attachment(Bound):
@@ -144,7 +144,7 @@ class Attachment(Bound):
         cache: Any = kwargs.get("past_key_values")
         self.labels = kwargs.get("labels")
         if modality_of(kwargs) is None:
-            memory = Memory.on(cache)
+            memory: Memory | None = getattr(cache, "_prumerge", None)
             inputs = memory.step(kwargs, cache.get_seq_length()) if memory else kwargs
             return original(**inputs) if self.inside is None else self.inside.run(original, inputs)
         self._check_forward(kwargs)
@@ -157,7 +157,7 @@ class Attachment(Bound):
                 output = self.inside.run(original, reduced)
         cache = getattr(output, "past_key_values", cache)
         if cache is not None:
-            cache._prumerge = Memory.of(kwargs["input_ids"], reduced, self.options)
+            cache._prumerge = Memory.of(kwargs["input_ids"], reduced, self.pipeline.options)
         return output
 
     @torch.no_grad()
@@ -169,24 +169,23 @@ class Attachment(Bound):
         inputs = kwargs.pop("inputs", None)
         ids = kwargs.pop("input_ids", inputs)
         cache: Any = kwargs.get("past_key_values")
-        memory = Memory.on(cache)
+        memory: Memory | None = getattr(cache, "_prumerge", None)
         filled = cache is not None and cache.get_seq_length() > 0
         if self.inside is not None:
             self.inside.check_generate(kwargs)
-        if modality_of(kwargs) is None and (memory is None or not filled):
-            if ids is None:
-                return original(**kwargs)
-            if not filled:
-                Prompt.read(self.model, {**kwargs, "input_ids": ids}).nothing_to_show()
-            return original(input_ids=ids, **kwargs)
+        prompt = None if filled else Prompt.read(self.model, {**kwargs, "input_ids": ids})
+        if prompt is not None and prompt.modality is None:
+            prompt.nothing_to_show()
+        if (prompt.modality if prompt else memory or modality_of(kwargs)) is None:
+            return original(**kwargs) if ids is None else original(input_ids=ids, **kwargs)
         if kwargs.get("prompt_lookup_num_tokens"):
             raise PrumergeError(
                 "prompt look-up proposes image placeholders as text; leave out prompt_lookup_num_tokens"
             )
         sizes = None
-        if not filled:
-            reduced, sizes = self._reduced(Prompt.read(self.model, {**kwargs, "input_ids": ids}))
-            memory = Memory.of(ids, reduced, self.options)
+        if prompt:
+            reduced, sizes = self._reduced(prompt)
+            memory = Memory.of(ids, reduced, self.pipeline.options)
         elif memory is None:
             raise PrumergeError("this cache was filled without reduction; start a new one to attach a method")
         else:
@@ -207,7 +206,8 @@ class Attachment(Bound):
         """The shorter prompt, and the sizes of its columns where attention goes by them."""
         shorter, decisions = self.pipeline.reduce(prompt)
         self.tokens = [(one.tokens.patches, len(one)) for one in decisions]
-        return shorter, column_sizes(self.model, shorter, decisions) if self.options.size_bias else None
+        biased = self.pipeline.options.size_bias
+        return shorter, column_sizes(self.model, shorter, decisions) if biased else None
 
     def _check_forward(self, inputs: dict[str, Any]) -> None:
         if isinstance(inputs.get("logits_to_keep"), Tensor):

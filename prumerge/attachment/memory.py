@@ -31,11 +31,6 @@ class Memory:
         needed = own is not None and (options.positions != "compact" or own.ndim == 3)
         return cls(full, reduced["input_ids"], reduced["attention_mask"], own if needed else None)
 
-    @classmethod
-    def on(cls, cache: Any) -> Memory | None:
-        """What a cache remembers; None where it was filled without reduction, or is none."""
-        return getattr(cache, "_prumerge", None)
-
     def after(self, later: Int[Tensor, "B T"]) -> Int[Tensor, "*R B T"]:
         """The positions of what follows the prompt, by its mask."""
         assert self.positions is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +117,7 @@ def _watched(method: Any, stages: list[Reduction]) -> LayerReducer:
             return reduction
 
     Watched.__module__, Watched.__qualname__ = kind.__module__, kind.__qualname__
-    return Watched(**vars(method))
+    return Watched(**{own.name: getattr(method, own.name) for own in fields(method)})
 
 
 def tokens_left(count: float, method: Reducer | None, available: int) -> str:

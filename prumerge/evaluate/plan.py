@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from prumerge.compose import Placed
 from prumerge.errors import PrumergeError, short, unknown
 from prumerge.models import device_of
 from prumerge.pipeline.options import Options
@@ -116,7 +115,7 @@ def at(spec: str, budget: int, tokens: VisualTokens) -> Job:
     together = compares_frames(make(spec))
     seen, keep = (tokens, budget * len(frames)) if together else (frames[0], budget)
     method = make(with_keep(spec, keep))
-    before = Placed.of(method).before
+    before = method.placed.before
     surplus = 0
     if before is not None and method.parts[-1].place == Reducer.place:
         surplus = len(before(seen)) - keep

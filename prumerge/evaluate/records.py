@@ -89,12 +89,12 @@ class Log:
                     file.truncate(len(whole))
         self._header = b"" if whole else header  # goes before the first answer
 
-    def append(self, record: Record) -> None:
-        """Write one answer through to the file. PrumergeError names the file and what is safe in it."""
+    def append(self, *records: Record) -> None:
+        """Write answers through to the file. PrumergeError names the file and what is safe in it."""
         with self._writing() as file:
-            file.write(self._header + _line(asdict(record)))
+            file.write(self._header + b"".join(_line(asdict(record)) for record in records))
         self._header = b""
-        self.records.append(record)
+        self.records += records
 
     @contextmanager
     def _writing(self) -> Iterator[BinaryIO]:

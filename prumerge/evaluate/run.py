@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import islice
 from statistics import fmean
 from typing import Any, TypeAlias
@@ -21,7 +22,7 @@ from prumerge.loading.prompts import prepare_batch
 from prumerge.models import device_of
 from prumerge.pipeline.decide import Decision
 from prumerge.pipeline.encode import shown
-from prumerge.pipeline.options import Options, Relevance
+from prumerge.pipeline.options import DEFAULT, Options, Relevance
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
 from prumerge.pipeline.splice import column_sizes
@@ -52,10 +53,10 @@ class Asker:
         inputs = prepare_batch(self.processor, rows, [item.question for _, item in about])
         return Prompt.read(self.model, inputs.to(device_of(self.model)))
 
-    def pipeline(self, spec: str, about: Sequence[Asked]) -> Pipeline:
+    def pipeline(self, spec: str) -> Pipeline:
         """The steps of a method, with a clip as one video if it compares frames."""
         pipeline = Pipeline(spec, self.options)
-        if compares_frames(pipeline.method) and any(len(places) > 1 for places, _ in about):
+        if compares_frames(pipeline.method):
             return Pipeline(pipeline.method, self.options.but(clip=True))
         return pipeline
 
@@ -77,7 +78,7 @@ def run(
 
     Raises PrumergeError for a budget that a method cannot meet, and what a method says it lacks.
     """
-    asker = Asker(model, processor, options or Options(), relevance)
+    asker = Asker(model, processor, options or DEFAULT, relevance)
     tokens = sample(asker, plan)
     each = plan.questions * len(plan.benchmarks)
     own, fixed = plan.own_choice(), plan.fixed(tokens)
@@ -102,45 +103,41 @@ def sample(asker: Asker, plan: Plan) -> VisualTokens:
     frames, items = next(asked(1, plan.benchmarks))
     images = [frame.image for frame in frames]
     about = [(range(len(images)), items[0])]
-    pipeline = asker.pipeline("none", about)
-    pictures = pipeline.encode(asker.prompt(images, about))
+    pictures = asker.pipeline("none").encode(asker.prompt(images, about))
     return VisualTokens.from_frames(pictures) if len(images) > 1 else pictures[0]
 
 
 @torch.inference_mode()
 def ask(asker: Asker, jobs: Sequence[Job], plan: Plan, log: Log, advance: Callable[[int], None]) -> None:
     """Every question of the plan to every method; what the log holds is not asked again."""
+    if not jobs:
+        return
     done = {record.key for record in log.records}
-    towers = dict.fromkeys(Pipeline(job.spec).placed.tower for job in jobs)
-    scenes = iter(asked(plan.questions, plan.benchmarks, plan.unseen) if jobs else ())
+    pipelines = {job: asker.pipeline(job.spec) for job in jobs}
+    towers = dict.fromkeys(pipeline.placed.tower for pipeline in pipelines.values())
+    scenes = asked(plan.questions, plan.benchmarks, plan.unseen)
     while batch := _next_pictures(scenes):
         images, items = batch
         left = {job: [one for one in items if (job.label, one[1].id) not in done] for job in jobs}
         advance(sum(len(items) - len(rest) for rest in left.values()))
-        prompts: dict[tuple[str, ...], Prompt] = {}  # of the same questions, for all methods
+        prompt_of = cache(partial(asker.prompt, images))  # the same questions once, for all methods
         for tower in towers:  # once for all methods that leave the tower alone, anew for each that does not
             encoded = None
-            for job in jobs:
+            for job, pipeline in pipelines.items():
                 about = left[job]
-                pipeline = asker.pipeline(job.spec, about)
                 if not about or pipeline.placed.tower != tower:
                     continue
-                ids = tuple(item.id for _, item in about)
-                if ids not in prompts:
-                    prompts[ids] = asker.prompt(images, about)
-                prompt = prompts[ids]
+                prompt = prompt_of(tuple(about))
                 if prompt.family.reads_text:  # it looks at a picture anew for each question
                     encoded = _encoded(asker, pipeline, prompt, range(len(about)))
                     rows = list(encoded.rows.values())
                 else:
                     if encoded is None:
                         once = {places: (places, item) for places, item in items}
-                        shown_once = asker.prompt(images, list(once.values()))
-                        encoded = _encoded(asker, pipeline, shown_once, list(once))
+                        encoded = _encoded(asker, pipeline, prompt_of(tuple(once.values())), list(once))
                     rows = [encoded.rows[places] for places, _ in about]
                 encode_ms = encoded.milliseconds / (len(about) if prompt.family.reads_text else len(items))
-                for record in _answers(asker, job, pipeline, prompt, rows, about, encode_ms):
-                    log.append(record)
+                log.append(*_answers(asker, job, pipeline, prompt, rows, about, encode_ms))
                 advance(len(about))
 
 
@@ -210,7 +207,7 @@ def _answers(
     rows: Sequence[list[VisualTokens]],
     about: Sequence[Asked],
     encode_ms: float,
-) -> Iterable[Record]:
+) -> list[Record]:
     """One method's answers to questions about encoded pictures, in one batch."""
     model, options = asker.model, pipeline.options
     watch = Stopwatch(device_of(model))
@@ -225,8 +222,8 @@ def _answers(
         generated = model.generate(**shorter, max_new_tokens=12, do_sample=False, streamer=watch)
     kept = iter(average_tokens(inside, [len(one) for one in decisions]))
     answers = asker.processor.batch_decode(said(prompt, shorter, generated), skip_special_tokens=True)
-    for (_, item), row, own, answer in zip(about, rows, each, map(str.strip, answers), strict=True):
-        yield Record(
+    return [
+        Record(
             benchmark=item.benchmark,
             id=item.id,
             picture=item.picture,
@@ -246,3 +243,5 @@ def _answers(
             prefill_ms=watch.laps[1] / len(about),
             decode_ms=(watch.laps[-1] - watch.laps[1]) / len(about),
         )
+        for (_, item), row, own, answer in zip(about, rows, each, map(str.strip, answers), strict=True)
+    ]

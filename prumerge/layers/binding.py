@@ -46,7 +46,12 @@ class Bound:
         self.answers = False
         left = []
         for module, before, own in self._own:
-            taken = [name for name in before if not _is_ours(vars(module).get(name), self.holder)]
+            there = {name: vars(module).get(name) for name in before}
+            taken = [
+                name
+                for name, method in there.items()
+                if getattr(method, "_prumerge_holder", None) != self.holder
+            ]
             for name in set(before) - set(taken):
                 vars(module).pop(name)
                 if name in own:
@@ -83,7 +88,3 @@ def _answered(module: nn.Module, name: str, holder: str, does: str | None) -> ty
 
     method._prumerge_holder = holder  # type: ignore[attr-defined]
     return types.MethodType(method, module)
-
-
-def _is_ours(method: Any, holder: str) -> bool:
-    return getattr(method, "_prumerge_holder", None) == holder

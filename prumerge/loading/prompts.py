@@ -99,7 +99,9 @@ def question_prompt(processor: Any, question: str, pictures: int = 1) -> str:
     """
     if not isinstance(question, str):
         raise PrumergeError(f"a question is text, not {type(question).__name__}")
-    if taken := next((word for word in _placeholders(processor) if word in question), None):
+    named = {**vars(processor), **processor.tokenizer.special_tokens_map}
+    words = (str(word) for name, word in named.items() if word and _PLACEHOLDER.fullmatch(name))
+    if taken := next((word for word in words if word in question), None):
         raise PrumergeError(
             f"the question holds {taken!r}, which this model reads as a picture; write it in other words"
         )
@@ -131,13 +133,6 @@ def _turn(processor: Any, message: dict[str, Any]) -> str:
     if getattr(processor, "num_query_tokens", None):
         return f"Question: {text} Answer:"
     return "USER: " + "<image>\n" * pictures + f"{text} ASSISTANT:"
-
-
-def _placeholders(processor: Any) -> set[str]:
-    """The words that stand for pictures, clips, or their beginnings and ends."""
-    tokenizer = processor.tokenizer
-    named = {**vars(processor), **tokenizer.special_tokens_map}
-    return {str(word) for name, word in named.items() if word and _PLACEHOLDER.fullmatch(name)}
 
 
 def _behind_queries(

@@ -8,9 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from prumerge.errors import PrumergeError
 from prumerge.models._delivery import as_list
-from prumerge.models._vision import Merging
 from prumerge.tokens import VisualTokens
 
 
@@ -27,8 +25,8 @@ class Family:
     inputs: tuple[str, ...]
     """The processor's outputs that the vision side takes, `pixel_values` first; with `pixel_values_videos`
     the family takes videos."""
-    encoder: Callable[..., list[VisualTokens]]
-    """`encoder(base, inputs)`: the visual tokens of each picture, in prompt order. Where the family `merges`
+    encode: Callable[..., list[VisualTokens]]
+    """`encode(base, inputs)`: the visual tokens of each picture, in prompt order. Where the family `merges`
     it takes `merging` as well."""
     project: Callable[[Any, list[Tensor]], list[Tensor]]
     """`project(base, features)`: each picture's features [M_i, C], reduced or not, to embeddings [M_i, H]."""
@@ -46,19 +44,3 @@ class Family:
     """Whether the visual tokens depend on the question."""
     hands_embeddings: bool = False
     """Whether `generate` takes no encoded pictures, so that `deliver` hands embeddings over."""
-
-    def encode(
-        self, base: Any, inputs: Mapping[str, Any], merging: Merging | None = None
-    ) -> list[VisualTokens]:
-        """The visual tokens of each picture in prompt order, patches merged in the vision tower by `merging`.
-
-        Raises PrumergeError where the tower lets no method merge.
-        """
-        if merging is None:
-            return self.encoder(base, inputs)
-        if not self.merges:
-            raise PrumergeError(
-                f"{merging} merges inside the vision tower, which is not supported for models of type "
-                f"{base.config.model_type!r} yet; use a method before the language model"
-            )
-        return self.encoder(base, inputs, merging)

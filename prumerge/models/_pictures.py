@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -35,61 +35,50 @@ def pictures(
     `pool` makes keys and queries of patches those of tokens, where a token is made of several patches. Where
     the tower has merged patches (only with `frames=1` and features before the projector), tokens are a row.
     """
-    batch = encoded.features
-    features = batch[:, encoded.first :] if behind is None else behind
+    first, batch = int(encoded.class_token), encoded.features
 
-    def each(values: Tensor) -> Sequence[Tensor]:
-        """What each picture has of values [B, S, D] (of several frames all rows), as parts of one tensor."""
-        return values.reshape(-1, frames * values.shape[1], values.shape[2]).unbind()
+    def scores(queries: Tensor, keys: Tensor) -> dict[str, Tensor]:
+        """What `Scores` holds, of the whole batch."""
+        own = {"queries": queries if first else pool(queries), "keys": pool(keys[:, first:])}
+        return {**own, "class_key": keys[:, 0]} if first else own
 
-    def of_class(values: Tensor) -> Sequence[Tensor]:
-        return values[:, 0].unbind() if frames == 1 else values[:, 0].unflatten(0, (-1, frames)).unbind()
-
-    def scores(queries: Tensor, keys: Tensor) -> list[Scores]:
-        known = {
-            "queries": each(queries if encoded.class_token else pool(queries)),
-            "keys": each(pool(keys[:, encoded.first :])),
-            **({"class_key": of_class(keys)} if encoded.class_token else {}),
-        }
-        return [Scores(heads=encoded.heads, **one) for one in _transposed(known)]
+    def each(known: dict[str, Tensor]) -> list[dict[str, Any]]:
+        """What each picture has of values [B, ...], by name: parts of one tensor, with the rows of all its
+        frames."""
+        if frames > 1:
+            known = {name: values.unflatten(0, (-1, frames)).flatten(1, -2) for name, values in known.items()}
+        return [dict(zip(known, one, strict=True)) for one in zip(*known.values(), strict=True)]
 
     @cache
-    def scores_of(layer: Layer) -> list[Scores]:
+    def scores_of(layer: Layer) -> list[dict[str, Any]]:
         assert encoded.scores_of is not None
-        return scores(*encoded.scores_of(layer))
+        return each(scores(*encoded.scores_of(layer)))
 
     def elsewhere(number: int, layer: Layer) -> Scores:
-        return scores_of(layer)[number]
+        return Scores(heads=encoded.heads, **scores_of(layer)[number])
 
-    known = {"features": each(features)}
-    if encoded.class_token and behind is None:  # behind a projector there is no class token of the same kind
-        known["class_feature"] = of_class(batch)
+    known = scores(encoded.queries, encoded.keys)
+    known["features"] = batch[:, first:] if behind is None else behind
+    if first and behind is None:  # behind a projector there is no class token of the same kind
+        known["class_feature"] = batch[:, 0]
     if encoded.sizes is not None:
-        known["sizes"] = encoded.sizes[:, encoded.first :].unbind()
-    found = []
-    for number, (own, held) in enumerate(
-        zip(scores(encoded.queries, encoded.keys), _transposed(known), strict=True)
-    ):
-        grid, merged = (frames, rows, columns), None
-        if encoded.source is not None:
-            merged = Merged(grid, encoded.source[number])
-            grid = (1, 1, batch.shape[1] - encoded.first)
-        found.append(
-            VisualTokens(
-                **vars(own),
-                **held,
-                grid=grid,
-                elsewhere=partial(elsewhere, number) if encoded.scores_of else None,
-                merged=merged,
-                **more,
-            )
+        known["sizes"] = encoded.sizes[:, first:]
+    grid = frames, rows, columns
+    merged: list[Merged | None] = [None] * len(batch)
+    if encoded.source is not None:
+        merged = [Merged(grid, source) for source in encoded.source]
+        grid = (1, 1, batch.shape[1] - first)
+    return [
+        VisualTokens(
+            **held,
+            heads=encoded.heads,
+            grid=grid,
+            elsewhere=partial(elsewhere, number) if encoded.scores_of else None,
+            merged=merged[number],
+            **more,
         )
-    return found
-
-
-def _transposed(known: dict[str, Sequence[Tensor]]) -> list[dict[str, Any]]:
-    """What each picture has, by name."""
-    return [dict(zip(known, one, strict=True)) for one in zip(*known.values(), strict=True)]
+        for number, held in enumerate(each(known))
+    ]
 
 
 def blocks(patches: Float[Tensor, "*batch S D"], columns: int, size: int) -> Float[Tensor, "*batch N D"]:

@@ -151,10 +151,12 @@ def encode(
             states[depth] = states[depth].gather(1, order[..., None].expand_as(states[depth]))
         sizes, source = sizes.gather(1, order), source[:, int(class_token) :] - int(class_token)
 
-    def scores(depth: int) -> tuple[Tensor, Tensor]:
-        return within_call(blocks[depth], partial(_scored, blocks[depth], class_token), states[depth])
-
-    queries, keys = scores(scoring)
+    scores = {
+        depth: partial(within_call, block, partial(_scored, block, class_token), states[depth])
+        for depth in {scoring, *other.values()}
+        for block in [blocks[depth]]
+    }
+    queries, keys = scores[scoring]()
     return Encoded(
         features=states[wanted[0]]
         if len(wanted) == 1
@@ -163,7 +165,7 @@ def encode(
         keys=keys,
         heads=tower.config.num_attention_heads,
         class_token=class_token,
-        scores_of=(lambda layer: scores(other[layer])) if source is None else None,
+        scores_of=(lambda layer: scores[other[layer]]()) if source is None else None,
         sizes=sizes if merging is not None and merging.proportional else None,
         source=source,
     )

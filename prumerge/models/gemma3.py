@@ -32,7 +32,7 @@ FAMILY = Family(
     attention="mean over the patches",
     reduced="behind the projector",
     inputs=("pixel_values",),
-    encoder=encode,
+    encode=encode,
     project=as_they_are,
     deliver=as_tensor,
 )

@@ -38,7 +38,7 @@ FAMILY = Family(
     attention="mean over the patches",
     reduced="behind the connector",
     inputs=INPUTS,
-    encoder=encode,
+    encode=encode,
     project=as_they_are,
     projector=("connector",),
 )

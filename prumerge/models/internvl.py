@@ -60,7 +60,7 @@ FAMILY = Family(
     attention="class token",
     reduced="behind the projector",
     inputs=("pixel_values", *LLAVA_INPUTS),
-    encoder=encode,
+    encode=encode,
     project=as_they_are,
     deliver=as_tensor,
 )

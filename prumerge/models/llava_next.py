@@ -34,6 +34,6 @@ FAMILY = Family(
     attention="class token of each tile",
     reduced="behind the projector",
     inputs=INPUTS,
-    encoder=encode,
+    encode=encode,
     project=as_they_are,
 )

@@ -35,6 +35,6 @@ FAMILY = Family(
     attention="class token of each tile or frame",
     reduced="behind the projector",
     inputs=(*llava_next.INPUTS, "pixel_values_videos"),
-    encoder=encode,
+    encode=encode,
     project=as_they_are,
 )

@@ -77,7 +77,7 @@ FAMILY = Family(
         "vision_aspect_ratio",
         *LLAVA_INPUTS,
     ),
-    encoder=encode,
+    encode=encode,
     project=as_they_are,
     deliver=deliver,
 )

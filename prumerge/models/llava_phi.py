@@ -40,7 +40,7 @@ FAMILY = Family(
     attention="class token, or with SigLIP the mean over patches",
     reduced="before the projector",
     inputs=INPUTS,
-    encoder=encode,
+    encode=encode,
     project=project,
     merges=True,
 )

@@ -59,6 +59,6 @@ FAMILY = Family(
     attention="mean over the patches",
     reduced="behind the projector",
     inputs=("pixel_values", "image_sizes", "vision_feature_layer"),
-    encoder=encode,
+    encode=encode,
     project=as_they_are,
 )

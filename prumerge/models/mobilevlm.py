@@ -125,6 +125,6 @@ FAMILY = Family(
     attention="class token",
     reduced="behind the projector",
     inputs=("pixel_values", *LLAVA_INPUTS),
-    encoder=encode,
+    encode=encode,
     project=as_they_are,
 )

@@ -25,7 +25,7 @@ FAMILY = Family(
     attention="class token",
     reduced="before the projector",
     inputs=("pixel_values", "vision_feature_layer"),
-    encoder=encode,
+    encode=encode,
     project=project,
     deliver=as_tensor,
 )

@@ -27,20 +27,15 @@ def outliers(scores: Float[Tensor, "N"], factor: float = 1.5) -> Bool[Tensor, "N
 def upper_fence(scores: Float[Tensor, "N"], factor: float = 1.5) -> Float[Tensor, ""]:
     """Q3 + factor * (Q3 - Q1), quartiles by linear interpolation."""
     ordered = scores.float().sort().values
-
-    def quartile(share: float) -> Tensor:
-        place = share * (len(scores) - 1)
-        low = math.floor(place)
-        return torch.lerp(ordered[low], ordered[math.ceil(place)], place - low)
-
-    q1, q3 = quartile(0.25), quartile(0.75)
+    places = [share * (len(scores) - 1) for share in (0.25, 0.75)]
+    q1, q3 = (torch.lerp(ordered[math.floor(at)], ordered[math.ceil(at)], at % 1) for at in places)
     return q3 + factor * (q3 - q1)
 
 
 def outlier_count(scores: Float[Tensor, "N"], factor: float = 1.5) -> Int[Tensor, ""]:
     """How many scores are outliers; the paper's mean share (5.5 %, 1/18) where none is, as in a flat
     picture."""
-    count = outliers(scores, factor).sum()
+    count = (scores > upper_fence(scores, factor)).sum()
     return torch.where(count > 0, count, max(1, len(scores) // 18))
 
 
@@ -51,7 +46,7 @@ def top(scores: Float[Tensor, "N"], count: int) -> Int[Tensor, "count"]:
 
 def ranks(scores: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
     """How many tokens come before each by score; of equal ones those before it in spatial order."""
-    return top(scores, len(scores)).argsort()
+    return scores.argsort(descending=True, stable=True).argsort()
 
 
 def nearest(
@@ -153,11 +148,6 @@ def best_of_each(
 def one_hot(index: Int[Tensor, "M"], count: int) -> Float[Tensor, "M count"]:
     """The weights of plain pruning: row i is 1 at index[i]."""
     return torch.zeros(len(index), count, device=index.device).scatter(1, index[:, None], 1.0)
-
-
-def append(index: Int[Tensor, "M"], place: Int[Tensor, ""]) -> Int[Tensor, "M+1"]:
-    """One more place."""
-    return torch.cat([index, place[None]])
 
 
 def complement(index: Int[Tensor, "M"], count: int) -> Bool[Tensor, "count"]:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prumerge.errors import PrumergeError
-from prumerge.pipeline.options import Options
+from prumerge.pipeline.options import DEFAULT, Options
 from prumerge.reducer import Reducer
 from prumerge.tokens import Reduction, VisualTokens
 
@@ -38,7 +38,7 @@ class Decision:
     """Which separators stay; None: there are none."""
 
     def __len__(self) -> int:
-        return len(self.reduction)
+        return len(self.reduction.index)
 
     def features(self) -> Float[Tensor, "T C"]:
         """What is read."""
@@ -56,7 +56,7 @@ class Decision:
 
 
 def decide(
-    method: Reducer | None, pictures: Sequence[VisualTokens], options: Options | None = None
+    method: Reducer | None, pictures: Sequence[VisualTokens], options: Options = DEFAULT
 ) -> list[Decision]:
     """What a method keeps of each picture; without one, every token.
 
@@ -75,7 +75,6 @@ def decide(
     _check_shapes(method, pictures, reductions)
     places = _on_cpu(pictures, [reduction.index for reduction in reductions])
     _check_places(method, pictures, reductions, places)
-    options = options or Options()
     return [_read(*one, options) for one in zip(pictures, reductions, places, strict=True)]
 
 

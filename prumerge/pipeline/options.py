@@ -64,3 +64,6 @@ class Options:
         """The fields that are not as they are by default."""
         given = {each.name: getattr(self, each.name) for each in fields(self)}
         return {each.name: given[each.name] for each in fields(self) if given[each.name] != each.default}
+
+
+DEFAULT = Options()

@@ -29,6 +29,9 @@ class Prompt:
     model: PreTrainedModel
     """The Transformers model inside wrappers such as PEFT's."""
 
+    base: Any
+    """That without its head: what a family's functions take."""
+
     family: Family
     """How models of its type are read."""
 
@@ -68,12 +71,7 @@ class Prompt:
                 f"models of type {inner.config.model_type!r} take no videos; pass the frames as pictures"
             )
         ids, mask = _on_cpu(inner, inputs, infer_padding)
-        return cls(inner, family, inputs, modality, ids, mask)
-
-    @cached_property
-    def base(self) -> Any:
-        """The model without its head: what a family's functions take."""
-        return self.model.base_model
+        return cls(inner, inner.base_model, family, inputs, modality, ids, mask)
 
     @cached_property
     def image(self) -> Bool[Tensor, "B L"]:
@@ -112,12 +110,6 @@ class Prompt:
                 f"the prompt has {int(self.image.sum())} image placeholders, but no pictures came with it; "
                 "pass pixel_values, as the processor returns them"
             )
-
-    @cached_property
-    def padded_on_the_right(self) -> bool:
-        """Whether rows begin at one column and end where they will; rows padded on both sides do not."""
-        assert self.mask is not None
-        return bool(self.mask[:, 0].all()) and not bool(self.mask[:, -1].all())
 
     @cached_property
     def words(self) -> Bool[Tensor, "B L"]:

@@ -8,11 +8,10 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prumerge.compose import Placed
 from prumerge.errors import PrumergeError
 from prumerge.pipeline.decide import Decision, decide
 from prumerge.pipeline.encode import shown
-from prumerge.pipeline.options import Options
+from prumerge.pipeline.options import DEFAULT, Options
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.splice import splice
 from prumerge.reducer import Reducer
@@ -28,15 +27,26 @@ class Pipeline:
     """
 
     def __init__(self, reducer: str | Reducer, options: Options | None = None) -> None:
-        self.method = make(reducer)
-        self.placed = Placed.of(self.method)
-        self.options = options or Options()
+        self.method, self.options = make(reducer), options or DEFAULT
+        self.placed = self.method.placed
 
     def encode(self, prompt: Prompt) -> list[VisualTokens]:
-        """The visual tokens of each picture, merged where the method works inside the vision tower."""
+        """The visual tokens of each picture, merged where the method works inside the vision tower.
+
+        Raises PrumergeError where the tower lets no method merge.
+        """
         if prompt.modality is None:
             return []
-        found = prompt.family.encode(prompt.base, prompt.inputs, self.placed.tower)
+        family, base, merging = prompt.family, prompt.base, self.placed.tower
+        if merging is None:
+            found = family.encode(base, prompt.inputs)
+        elif family.merges:
+            found = family.encode(base, prompt.inputs, merging)
+        else:
+            raise PrumergeError(
+                f"{merging} merges inside the vision tower, which is not supported for models of type "
+                f"{prompt.model.config.model_type!r} yet; use a method before the language model"
+            )
         return shown(prompt, found, self.options)
 
     def decide(self, pictures: Sequence[VisualTokens]) -> list[Decision]:
@@ -88,7 +98,7 @@ def reduce(
     Raises PrumergeError (a ValueError) for unknown methods and options, a family that is not supported, a
     prompt whose placeholders do not match its pictures, and features that are not finite.
     """
-    pipeline = _by_a_prompt(reducer, (options or Options()).but(**changes))
+    pipeline = _by_a_prompt(reducer, (options or DEFAULT).but(**changes))
     prompt = Prompt.read(model, inputs)
     if prompt.modality is None:
         prompt.nothing_to_show()
@@ -108,7 +118,7 @@ def select(
     Where the vision tower has merged patches (ToMe), `tokens.whole(reduction)` is the decision for the
     patches of `tokens.picture_grid`.
     """
-    pipeline = _by_a_prompt(reducer, (options or Options()).but(**changes))
+    pipeline = _by_a_prompt(reducer, (options or DEFAULT).but(**changes))
     prompt = Prompt.read(model, inputs)
     return [(one.tokens, one.reduction) for one in pipeline.decide(pipeline.encode(prompt))]
 

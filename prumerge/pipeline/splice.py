@@ -16,7 +16,7 @@ from prumerge import ops
 from prumerge.errors import PrumergeError
 from prumerge.models import answers_apart, family_of, unwrap
 from prumerge.pipeline.decide import Decision
-from prumerge.pipeline.options import Options
+from prumerge.pipeline.options import DEFAULT, Options
 from prumerge.pipeline.prompt import Prompt
 
 
@@ -24,14 +24,13 @@ def splice(
     prompt: Prompt,
     decisions: Sequence[Decision],
     embeddings: Sequence[Float[Tensor, "_ H"]],
-    options: Options | None = None,
+    options: Options = DEFAULT,
 ) -> dict[str, Any]:
     """A prompt in which each picture (in prompt order) has as many placeholders as are left of it, and
     `embeddings` in their places.
 
     Raises PrumergeError where placeholders and pictures do not match.
     """
-    options = options or Options()
     family = prompt.family
     check_positions(options, prompt.model.config)
     prompt.owners([one.tokens for one in decisions])
@@ -90,15 +89,19 @@ def _shorten(
     inputs = {name: value for name, value in prompt.inputs.items() if name not in prompt.family.inputs}
     if inputs.get("attention_mask") is None:
         inputs["attention_mask"] = mask.to(ids)
-    own = _of_a_decoder(prompt, inputs)
+    own: set[str] = set()
+    if answers_apart(prompt.model.config):  # what its decoder reads, which no picture is in
+        own = {name for name in inputs if name == "labels" or name.startswith("decoder_")}
     if isinstance(labels := inputs.get("labels"), Tensor) and "labels" not in own:
         inputs["labels"] = _of_words(labels, image)
     if kept.all():
         return inputs, None
     stays = mask.masked_scatter(image, kept)
-    if not prompt.padded_on_the_right:  # padding behind answers stays: callers count from the end
+    # Rows begin at one column and end where they will; rows padded on both sides do not.
+    on_the_right = bool(mask[:, 0].all()) and not bool(mask[:, -1].all())
+    if not on_the_right:  # padding behind answers stays: callers count from the end
         stays = stays | (mask.flip(1).cumsum(1).flip(1) == 0)
-    order = ops.packed(stays, on_the_right=prompt.padded_on_the_right)
+    order = ops.packed(stays, on_the_right=on_the_right)
     padding = ~stays.gather(1, order)
     positions = inputs.get("position_ids")
     if standing is not None:
@@ -113,13 +116,6 @@ def _shorten(
             cut = value.gather(1, order.to(value.device))
             inputs[name] = cut.masked_fill(padding.to(value.device), fill.get(name, 0))
     return inputs, order
-
-
-def _of_a_decoder(prompt: Prompt, inputs: Mapping[str, Any]) -> set[str]:
-    """What the decoder of an encoder-decoder language model reads, which no picture is in."""
-    if not answers_apart(prompt.model.config):
-        return set()
-    return {name for name in inputs if name == "labels" or name.startswith("decoder_")}
 
 
 def _of_words(labels: Int[Tensor, "B L"], image: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -81,15 +82,16 @@ class AttentionMerging(Adaptive):
         """Token supplement: every token in `index` absorbs its most similar neighbours."""
         if self.settings["order"] == "spatial":
             index = index.sort().values
-        pruned = ops.complement(index, len(tokens))
-        k = math.ceil((len(tokens) - len(index)) / len(index)) if self.k == "auto" else self.k
+        available = len(scores)
+        pruned = ops.complement(index, available)
+        k = math.ceil((available - len(index)) / len(index)) if self.k == "auto" else self.k
         pruned_only = self.settings["candidates"] == "pruned"
         neighbours = ops.nearest(tokens.keys, index, k, pruned_only=pruned_only)
-        extra = self.settings["extra_token"] and len(index) < len(tokens)
+        extra = self.settings["extra_token"] and len(index) < available
         average = self.settings["merge"] == "average"
         weights = ops.absorb(index, neighbours, scores, average=average, rest=pruned if extra else None)
         if extra:  # it stands where the strongest token of the rest was
-            index = ops.append(index, (scores * pruned).argmax())
+            index = torch.cat([index, (scores * pruned).argmax()[None]])
         return Reduction(index, weights)
 
     @cached_property

@@ -22,27 +22,27 @@ class PruMergePlus(AttentionMerging):
     """
 
     def wanted(self, scores: Float[Tensor, "N"]) -> Int[Tensor, ""]:
-        return self.bounded(self._groups(scores).lt(2).sum(), len(scores))
+        return self.bounded(self._line(scores).lt(2 * len(scores)).sum(), len(scores))
 
     def choose(self, tokens: VisualTokens, scores: Float[Tensor, "N"], count: int) -> Reduction:
         if self.keep is not None:
             return self.merged(tokens, scores, _half_and_half(scores, count))
-        group = self._groups(scores)
-        rank = ops.ranks(scores)
-        place = torch.arange(len(scores), device=scores.device)
-        order = group * len(scores) + torch.where(group == 0, rank, place)
-        index = order.argsort()[:count]
+        line = self._line(scores)
+        index = line.argsort()[:count]
         if self.min_keep > 1 or self.max_keep is not None:  # a bound that was met shares out what it leaves
-            index = torch.where(group.lt(2).sum() == count, index, _half_and_half(scores, count))
+            own = line.lt(2 * len(scores)).sum()
+            index = torch.where(own == count, index, _half_and_half(scores, count))
         return self.merged(tokens, scores, index)
 
-    def _groups(self, scores: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
-        """0 for outliers, 1 for even samples of the rest, 2 for what is not kept."""
+    def _line(self, scores: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
+        """Where each token stands in line: below N outliers, the best first; below 2 N even samples of the
+        rest, in spatial order; behind them what is not kept."""
         available, outliers = len(scores), ops.outlier_count(scores, self.iqr)
         stride = (available // outliers // 3).clamp_min(2)
-        place = torch.arange(available, device=scores.device)
+        rank, place = ops.ranks(scores), torch.arange(available, device=scores.device)
         sampled = (place % stride == 0) & (place < available - 1)
-        return torch.where(ops.ranks(scores) < outliers, 0, torch.where(sampled, 1, 2))
+        behind = torch.where(sampled, available, 2 * available) + place
+        return torch.where(rank < outliers, rank, behind)
 
 
 def _half_and_half(scores: Float[Tensor, "N"], total: int) -> Int[Tensor, "total"]:

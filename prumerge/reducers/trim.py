@@ -50,4 +50,4 @@ class Trim(Adaptive):
         rest = ops.complement(index, available)
         mean = rest[None] / (available - count)
         place = scores.masked_fill(~rest, -torch.inf).argmax()  # where the best of the rest was
-        return Reduction(ops.append(index, place), torch.cat([ops.one_hot(index, available), mean]))
+        return Reduction(torch.cat([index, place[None]]), torch.cat([ops.one_hot(index, available), mean]))

@@ -23,6 +23,7 @@ from prumerge.cli.output import (
     written,
 )
 from prumerge.errors import PrumergeError
+from prumerge.tiny import samples
 
 NAMES = ("method", "tokens", "against none", "p", "first", "second", "third", "fourth")
 ROWS = [
@@ -60,13 +61,25 @@ def test_a_table_is_never_wider_than_the_terminal_and_its_numbers_stay_whole(col
         "roofline --ops --visual 576x2+288,40 --hardware v100",
         "roofline --convention llm-viewer-2024-03",
         "answer --sample 1 what? --reducer prumerge,tome:r=40+prumerge_plus:k=auto+fastv --keep 36",
-        "demo --keep 36",
     ],
 )
 def test_what_commands_print_fits_the_terminal(run, monkeypatch, tmp_path, command, terminal):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(output, "width", lambda: terminal)
     code, out, _ = run(*command.split())
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= terminal
+    assert "…" not in out
+
+
+@pytest.mark.parametrize("terminal", [80, 120])
+def test_what_the_demo_prints_fits_the_terminal(run, monkeypatch, tmp_path, terminal):
+    """Of the picture with the longest question."""
+    longest = max(samples(), key=lambda sample: max(len(question.text) for question in sample.questions))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("prumerge.tiny.samples", lambda: [longest])
+    monkeypatch.setattr(output, "width", lambda: terminal)
+    code, out, _ = run("demo", "--keep", "36")
     assert code == 0
     assert max(map(len, out.splitlines())) <= terminal
     assert "…" not in out

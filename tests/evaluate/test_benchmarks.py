@@ -56,13 +56,13 @@ def test_questions_are_the_same_every_time_and_in_any_company(asked):
         assert [item for item in alone if item.benchmark == name] == items(asked, name)[:WHOLE]
 
 
-def test_scenes_are_those_of_nobody_else():
+def test_scenes_are_those_of_nobody_else(asked):
     samples_and_checks = (HELD_OUT.start + 800_000, HELD_OUT.start + 900_000)
     assert HELD_OUT.start + 40 * SCENES_PER_SEED <= samples_and_checks[0] < FIRST - 10_000
-    seeds = [drawn.seed for drawn, _ in pictures(COUNT, tuple(BENCHMARKS))]
-    assert FIRST <= min(seeds) <= max(seeds) < FIRST + 10_000 < samples_and_checks[1]
-    assert not set(seeds) & set(TRAIN)
-    assert all(before < after for before, after in pairwise(seeds))
+    for seeds in ([drawn.seed for drawn, _ in found] for found in asked.values()):
+        assert FIRST <= min(seeds) <= max(seeds) < FIRST + 10_000 < samples_and_checks[1]
+        assert not any(seed in TRAIN for seed in seeds)
+        assert all(before <= after for before, after in pairwise(seeds))
 
 
 def test_attributes_are_right(asked):

@@ -78,7 +78,7 @@ def test_kill_9_in_the_middle_loses_nothing_and_changes_nothing(evaluated, run, 
         "import time\n"
         "from prumerge.evaluate.records import Log\n"
         "append = Log.append\n"
-        "Log.append = lambda log, record: (append(log, record), time.sleep(0.03))\n"
+        "Log.append = lambda log, *records: (append(log, *records), time.sleep(0.2))\n"
         "from prumerge.cli import main\n"
         "main()"
     )

@@ -17,7 +17,9 @@ from prumerge.loading.prompts import prepare
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
 from prumerge.spec import make
+from prumerge.tiny.architecture import PRESETS, make_model
 from prumerge.tiny.benchmarks import BENCHMARKS, WHOLE, pictures, video
+from prumerge.tiny.vocabulary import make_processor
 
 METHODS = [
     name
@@ -152,6 +154,19 @@ def tiny(small):
     return prumerge.load(str(small))
 
 
+@pytest.fixture(scope="module")
+def shipped():
+    return prumerge.load("tiny")
+
+
+@pytest.fixture(scope="module")
+def deep():
+    """An untrained model as deep as the embedded one, but narrow."""
+    torch.manual_seed(0)
+    model = make_model(replace(PRESETS["full"], vision_width=32, vision_heads=2, width=32, heads=2, ff=64))
+    return model.eval(), make_processor()
+
+
 def asked(tiny, the_plan, log):
     """Run, and the progress that was reported."""
     steps = []
@@ -193,8 +208,8 @@ def test_budgets_are_met_and_adaptive_methods_have_rivals_at_their_mean(whole):
     }
 
 
-def test_methods_inside_tower_and_language_model_are_asked_too(tmp_path):
-    shipped, log = prumerge.load("tiny"), Log(tmp_path / "answers.jsonl", {})
+def test_methods_inside_tower_and_language_model_are_asked_too(shipped, tmp_path):
+    log = Log(tmp_path / "answers.jsonl", {})
     methods = "fastv,tome,tome:r=60+prumerge,pyramiddrop"
     asked(shipped, replace(plan(methods, benchmarks="existence"), questions=4), log)
     groups = by_method(log.records)
@@ -210,7 +225,7 @@ def test_methods_inside_tower_and_language_model_are_asked_too(tmp_path):
     assert {record.tokens_in for record in log.records} == {576}
     drawn, items = next(pictures(4, ("existence",)))
     for label, spec in [("fastv@36", "fastv:keep=36"), ("tome@36", "tome:keep=36")]:
-        alone = answer(*shipped, drawn.image, items[0].question, make(spec))
+        alone = answer(shipped[0], shipped[1], drawn.image, items[0].question, make(spec))
         (record,) = (record for record in groups[label] if record.id == items[0].id)
         assert (record.prediction, record.tokens_kept) == (alone.answer, alone.visual_tokens)
         with prumerge.attach(shipped[0], spec) as attached:
@@ -221,8 +236,8 @@ def test_methods_inside_tower_and_language_model_are_asked_too(tmp_path):
         assert said.strip() == record.prediction
 
 
-def test_a_batch_answers_what_each_question_alone_gets(tmp_path):
-    shipped, log = prumerge.load("tiny"), Log(tmp_path / "answers.jsonl", {})
+def test_a_batch_answers_what_each_question_alone_gets(shipped, tmp_path):
+    log = Log(tmp_path / "answers.jsonl", {})
     asked(shipped, replace(plan("prumerge", "36,auto", "existence,attribute"), questions=4), log)
     answers = said(log.records)
     for drawn, items in list(pictures(4, ("existence", "attribute")))[:2]:
@@ -232,7 +247,7 @@ def test_a_batch_answers_what_each_question_alone_gets(tmp_path):
             ("prumerge@auto", "prumerge"),
         ]:
             for item in items:
-                alone = answer(*shipped, drawn.image, item.question, make(spec))
+                alone = answer(shipped[0], shipped[1], drawn.image, item.question, make(spec))
                 assert answers[label, item.id][::2] == (alone.answer, alone.visual_tokens)
 
 
@@ -322,9 +337,9 @@ def test_a_clip_is_asked_with_the_tokens_of_all_its_frames(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("spec", ["fastv", "tome+prumerge"])
-def test_a_clip_counts_the_tokens_of_all_its_frames_wherever_they_go(tmp_path, spec):
-    shipped, log = prumerge.load("tiny"), Log(tmp_path / "answers.jsonl", {})
-    asked(shipped, replace(plan(spec, "36", "video"), questions=1), log)
+def test_a_clip_counts_the_tokens_of_all_its_frames_wherever_they_go(deep, tmp_path, spec):
+    log = Log(tmp_path / "answers.jsonl", {})
+    asked(deep, replace(plan(spec, "36", "video"), questions=1), log)
     groups = by_method(log.records)
     expected = {"fastv": 8 * (576 + 576 + 36 + 36) / 4, "tome+prumerge": 8 * 36}
     assert {record.tokens_kept for record in groups[f"{spec}@36"]} == {expected[spec]}
@@ -332,10 +347,10 @@ def test_a_clip_counts_the_tokens_of_all_its_frames_wherever_they_go(tmp_path, s
 
 
 @pytest.mark.parametrize(("spec", "budget"), [("evs", 80), ("vidcom2", 36), ("topk@merged", 16)])
-def test_methods_that_compare_frames_divide_the_budget_of_a_clip_themselves(tmp_path, spec, budget):
-    shipped, log = prumerge.load("tiny"), Log(tmp_path / "answers.jsonl", {})
+def test_methods_that_compare_frames_divide_the_budget_of_a_clip_themselves(deep, tmp_path, spec, budget):
+    log = Log(tmp_path / "answers.jsonl", {})
     asking = replace(plan(spec, str(budget), "video"), questions=1)
-    run(*shipped, asking, log, lambda done, total: None)
+    run(deep[0], deep[1], asking, log, lambda done, total: None)
     records = by_method(log.records)[f"{spec}@{budget}"]
     assert {record.spec.partition("@")[0] for record in records} == {
         f"{spec.partition('@')[0]}:keep={8 * budget}"
@@ -343,10 +358,10 @@ def test_methods_that_compare_frames_divide_the_budget_of_a_clip_themselves(tmp_
     assert {record.tokens_in for record in records} == {8 * 576}
     assert {record.tokens_kept for record in records} == {8 * budget}
     [clip] = video(1)
-    inputs = prepare(shipped[1], [frame.image for frame in clip[0].frames], clip[1][0].question)
-    with prumerge.attach(shipped[0], records[0].spec, clip=True) as attached:
-        said = shipped[0].generate(**inputs, max_new_tokens=12, do_sample=False)
-    answer = shipped[1].decode(said[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+    inputs = prepare(deep[1], [frame.image for frame in clip[0].frames], clip[1][0].question)
+    with prumerge.attach(deep[0], records[0].spec, clip=True) as attached:
+        said = deep[0].generate(**inputs, max_new_tokens=12, do_sample=False)
+    answer = deep[1].decode(said[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
     assert answer == records[0].prediction
     assert attached.average_tokens == [records[0].tokens_kept]
 
@@ -360,15 +375,15 @@ def test_rivals_on_clips_get_the_mean_of_one_frame(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("spec", ["cdpruner:keep=36", "trim:keep=35", "tome:r=60+cdpruner:keep=36"])
-def test_methods_that_read_the_text_decide_for_each_question(spec, tmp_path):
-    shipped, log = prumerge.load("tiny"), Log(tmp_path / "answers.jsonl", {})
+def test_methods_that_read_the_text_decide_for_each_question(shipped, spec, tmp_path):
+    log = Log(tmp_path / "answers.jsonl", {})
     chosen = spec.rpartition(":")[0]
     asked(shipped, replace(plan(chosen, "36", "existence,attribute"), questions=4), log)
     answers = said(log.records)
     assert {record.spec for record in log.records if record.method == f"{chosen}@36"} == {spec}
     for drawn, items in list(pictures(4, ("existence", "attribute")))[:2]:
         for item in items:
-            alone = answer(*shipped, drawn.image, item.question, make(spec))
+            alone = answer(shipped[0], shipped[1], drawn.image, item.question, make(spec))
             assert answers[f"{chosen}@36", item.id][::2] == (alone.answer, alone.visual_tokens)
 
 

@@ -1,6 +1,7 @@
 """A LLaVA in training whose layers, those of the tower too, are sharded among two processes (FSDP2)."""
 
 import copy
+import warnings
 
 import torch
 from families import FAMILIES, rows_of
@@ -28,7 +29,10 @@ def gradients_where_whole(spec):
 
 def gradients_where_sharded(specs, folder):
     """The same for each of several methods, each row in a process of its own."""
-    torch.multiprocessing.spawn(_process, (specs, str(folder)), nprocs=len(ROWS))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # FSDP's, and of Python about forks; no errors in other processes
+        # By a fork: what is imported here is there at once.
+        torch.multiprocessing.start_processes(_process, (specs, str(folder)), len(ROWS), start_method="fork")
     ranks = [torch.load(folder / f"rank{rank}") for rank in range(len(ROWS))]
     return {spec: (torch.stack([rank[spec][0] for rank in ranks]), ranks[0][spec][1]) for spec in specs}
 
