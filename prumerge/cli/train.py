@@ -23,6 +23,7 @@ from prumerge.cli.output import (
     progress,
     say,
     status,
+    written,
 )
 from prumerge.errors import PrumergeError
 
@@ -178,7 +179,9 @@ def train(
         return
     if dry_run:
         _print_preview(shown, as_json)
-    elif not outcome.finished:
+        return
+    _draw(run, outcome)
+    if not outcome.finished:
         note(f"stopped at step {outcome.steps} of {run.steps}; the same command goes on there")
         sys.exit(130)
     elif quick:
@@ -241,8 +244,19 @@ def _share(right: int, asked: int) -> str:
     return f"{100 * right / asked:.1f} ({right} of {asked})"
 
 
+def _draw(run: Run, outcome: Outcome) -> None:
+    """The curve of losses, where matplotlib is there to draw it."""
+    from importlib.util import find_spec
+
+    if find_spec("matplotlib"):
+        from prumerge.train.charts import curve
+
+        with written(run.folder / "loss.png") as path:
+            curve(outcome.log, path)
+
+
 def _say_where(run: Run) -> None:
-    kept = [part for part in ("adapter", "model") if (run.folder / part).is_dir()]
+    kept = [part for part in ("adapter", "model", "loss.png") if (run.folder / part).exists()]
     say(f"written: {', '.join(str(run.folder / part) for part in kept)}")
 
 

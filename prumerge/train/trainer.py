@@ -14,6 +14,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from prumerge.attachment.attach import Attachment, attach
 from prumerge.pipeline.options import Options
+from prumerge.pipeline.prompt import modality_of
 from prumerge.spec import make, with_keep
 from prumerge.train.batches import IGNORED, Batches
 from prumerge.train.budgets import Budgets
@@ -159,11 +160,11 @@ class ReducedTrainer(Trainer):
     def _note(self, inputs: dict[str, Any], attached: Attachment) -> None:
         if self.fixed is not None:
             return
-        left = sum(after for _, after in attached.tokens)
-        self._seen["pictures"] += len(attached.tokens)
-        self._seen["visual"] += left
+        pictures = attached.tokens if modality_of(inputs) else []  # else they are of an earlier batch
+        self._seen["pictures"] += len(pictures)
+        self._seen["visual"] += sum(after for _, after in pictures)
         self._seen["tokens"] += inputs["input_ids"].numel() - sum(
-            before - after for before, after in attached.tokens
+            before - after for before, after in pictures
         )
 
     def log(self, logs: dict[str, float], *given: Any, **more: Any) -> None:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from families import FAMILIES
+from PIL import Image
 from processors import PROCESSORS
 from training import drawn
 
@@ -42,6 +43,8 @@ def test_it_says_how_the_loss_moved_and_where_things_are(train, tmp_path):
     for part in ("adapter", "model"):
         assert str(tmp_path / "run" / part) in out
         assert (tmp_path / "run" / part / "prumerge.json").is_file()
+    with Image.open(tmp_path / "run" / "loss.png") as picture:
+        assert picture.width > 600
 
 
 def test_as_json_it_is_what_was_logged(train, tmp_path):

@@ -270,3 +270,13 @@ def test_tokens_of_pictures_are_logged():
     losses(one)
     assert one.state.log_history[0]["visual_tokens"] == 4
     assert one.state.log_history[0]["tokens_per_second"] > 0
+
+
+def test_of_words_alone_no_visual_tokens_are_logged():
+    model, processor = small_lora()
+    data = [DATA[0], talk("w5", "w6"), talk("w7", "w8 w9"), talk("w9", "w5")]
+    one = trainer(model, processor, data, "topk", "4", train_sampling_strategy="sequential")
+    losses(one)
+    first, second = (entry for entry in one.state.log_history if "loss" in entry)
+    assert first["visual_tokens"] == 4
+    assert "visual_tokens" not in second
