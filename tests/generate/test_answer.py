@@ -19,7 +19,7 @@ class Written:
     """In place of a processor: the family's own prompt whatever is asked, and ids as words."""
 
     chat_template = None
-    tokenizer = SimpleNamespace(special_tokens_map={})
+    tokenizer = SimpleNamespace(special_tokens_map={}, bos_token=None)
 
     def __init__(self, family):
         self.rows = lambda: family.prompt(*rows_of(family)[:1])
