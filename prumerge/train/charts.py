@@ -9,6 +9,7 @@ from pathlib import Path
 def curve(log: Sequence[dict[str, float]], path: Path) -> None:
     """Draw the losses over the steps; held-out ones as a line for each budget. Needs matplotlib."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
@@ -28,7 +29,7 @@ def curve(log: Sequence[dict[str, float]], path: Path) -> None:
             budget, f"held out, {budget} tokens"
         )
         axes.plot(*zip(*own, strict=True), marker="o", markersize=3, linewidth=1.5, label=label)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("step")
     axes.set_ylabel("loss per answer token")
     axes.set_ylim(bottom=0)
