@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -126,7 +125,7 @@ def train(
         from prumerge.train.quick import drawn_rows
         from prumerge.train.recipe import Recipe
         from prumerge.train.rows import Rows
-        from prumerge.train.run import Run, check
+        from prumerge.train.run import Run, check, processes, this_process
 
         reports = [name for name in report.split(",") if name]
         check(reducer, budgets, reports)
@@ -144,8 +143,7 @@ def train(
             rows = drawn_rows(recipe.batch * recipe.accumulate * (recipe.steps or 1), seed)
         else:
             rows = Rows.read(data, images, answers=not label_free)
-        together = int(os.environ.get("WORLD_SIZE", 1)) > 1
-        loaded, processor = open_model(model, "cpu" if together else device)
+        loaded, processor = open_model(model, "cpu" if processes() > 1 else device)
     before: Counts = {}
     after: Counts = {}
     with _phases() as track:
@@ -164,6 +162,7 @@ def train(
             workers=workers,
             report=reports,
             merge=merge,
+            use_cpu=device == "cpu",
             name=model,
             track=track,
         )
@@ -175,7 +174,7 @@ def train(
             before, outcome, after = _quick(run, track)
         else:
             outcome = run.train()
-    if int(os.environ.get("RANK", 0)):
+    if this_process():
         return
     if dry_run:
         _print_preview(shown, as_json)

@@ -75,11 +75,7 @@ class Log:
         """Bytes of an unfinished last line that were cut off."""
         if whole or not header.startswith(data):
             before, self.records = read(path)
-            different = [name for name in {**settings, **before} if settings.get(name) != before.get(name)]
-            if different:
-                changes = "; ".join(
-                    f"{name} was {before.get(name)}, now {settings.get(name)}" for name in different
-                )
+            if changes := differences(before, settings):
                 raise PrumergeError(
                     f"{path} was made with other settings ({changes}); choose another --output"
                 )
@@ -108,6 +104,12 @@ class Log:
                 f"{self.path} cannot be written ({error.strerror}); "
                 f"{safe if self.records else 'choose another --output'}"
             ) from error
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """How the settings of a run differ from those it was started with; empty where they do not."""
+    different = [name for name in {**now, **before} if now.get(name) != before.get(name)]
+    return "; ".join(f"{name} was {before.get(name)}, now {now.get(name)}" for name in different)
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Record]]:

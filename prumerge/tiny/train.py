@@ -223,6 +223,8 @@ def make_optimizers(trained: list[nn.Module]) -> list[torch.optim.Optimizer]:
 
 def train(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
+    if options.whole:
+        options.clips = 0  # all tokens of eight frames are more than any method hands over
     run = Run(options)
     if run.world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if options.device == "cuda" else "gloo")
@@ -508,7 +510,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    given = parser().parse_args()
-    if given.whole:
-        given.clips = 0  # all tokens of eight frames are more than any method hands over
-    train(given)
+    train(parser().parse_args())

@@ -44,15 +44,9 @@ def prepare(
     for name in projector:
         inner.get_submodule(name).requires_grad_(True)
     if train == "full":
-        language_model(inner).requires_grad_(True)
+        inner.get_decoder().requires_grad_(True)
         inner.get_output_embeddings().requires_grad_(True)
     return model
-
-
-def language_model(model: Any) -> nn.Module:
-    """The stack of decoder layers with its embeddings, below whichever head."""
-    decoder: nn.Module = model.get_decoder()
-    return decoder
 
 
 def projector_names(model: Any) -> tuple[str, ...]:
@@ -67,7 +61,7 @@ def projector_names(model: Any) -> tuple[str, ...]:
 def linears(model: Any) -> list[str]:
     """The linear layers of the language model, by their names in the model; its head and the routers of its
     experts are none of them."""
-    inside = {id(module) for module in language_model(model).modules()}
+    inside = {id(module) for module in model.get_decoder().modules()}
     head = model.get_output_embeddings()
     return [
         name

@@ -128,13 +128,11 @@ class _Unmarking:
     def __call__(self, text: str | Sequence[str], *given: Any, **more: Any) -> Any:
         texts, spans = zip(*map(_unmarked, [text] if isinstance(text, str) else text), strict=True)
         found = self.tokenizer(list(texts), *given, **{**more, "return_offsets_mapping": True})
-        begin, end = torch.as_tensor(found.pop("offset_mapping")).unbind(-1)
-        self.answers = torch.stack(
-            [
-                sum(((begin[row] < last) & (end[row] > first) for first, last in own), begin[row] < 0)
-                for row, own in enumerate(spans)
-            ]
-        ) & (end > begin)
+        begin, end = torch.as_tensor(found.pop("offset_mapping")).unbind(-1)  # [B, L], 0 and 0 in padding
+        self.answers = torch.zeros_like(begin, dtype=torch.bool)
+        for row, own in enumerate(spans):
+            for first, last in own:
+                self.answers[row] |= (begin[row] < last) & (end[row] > first)
         return found
 
 

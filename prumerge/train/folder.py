@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prumerge.errors import PrumergeError
+from prumerge.evaluate.records import differences
 
 
 def claim(folder: Path, settings: dict[str, Any]) -> None:
@@ -21,11 +23,7 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
             before = json.loads(file.read_text())
         except ValueError:
             raise PrumergeError(f"{file} cannot be read; choose another --output") from None
-        different = [name for name in {**settings, **before} if settings.get(name) != before.get(name)]
-        if different:
-            changes = "; ".join(
-                f"{name} was {before.get(name)}, now {settings.get(name)}" for name in different
-            )
+        if changes := differences(before, settings):
             raise PrumergeError(f"{folder} is a run with other settings ({changes}); choose another --output")
         return
     if folder.is_dir() and any(folder.iterdir()):
@@ -51,15 +49,16 @@ def on_disk(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _refusal(error: BaseException) -> str | None:
-    """What the file system says, if it is that; torch and safetensors wrap it in errors of their own."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.strerror
-    words = str(error)
-    for sign in ("No space left", "File too large", "Disk quota", "file write failed", "unexpected pos"):
-        if sign in words:
-            return "the disk is full" if sign in ("file write failed", "unexpected pos") else sign
-    return None
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+# What safetensors and torch make of a disk that is full.
+_WRAPPED = ("No space left", "File too large", "Disk quota", "file write failed", "unexpected pos")
+
+
+def _refusal(error: Exception) -> str | None:
+    """What the file system says, if it is that: a file that is missing is a fault in code."""
+    if isinstance(error, OSError):
+        return error.strerror if error.errno in _REFUSED else None
+    return "the disk is full" if any(sign in str(error) for sign in _WRAPPED) else None
 
 
 def last_checkpoint(folder: Path) -> Path | None:

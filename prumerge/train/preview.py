@@ -12,7 +12,7 @@ import torch
 from transformers import TrainingArguments
 
 from prumerge.train.adapter import count_trained, prepare
-from prumerge.train.batches import IGNORED, Batches
+from prumerge.train.batches import Batches, trained_text
 from prumerge.train.run import Run
 
 
@@ -70,7 +70,7 @@ def _preview(run: Run, arguments: TrainingArguments) -> Preview:
 
         rows = [answered(row, "") for row in rows]
     batch = Batches(run.processor)(rows)
-    texts = [run.processor.tokenizer.decode(row[row != IGNORED]) for row in batch["labels"]]
+    texts = trained_text(run.processor, batch["labels"])
     trained = prepare(model, run.recipe.train, **run.lora())
     trainer = run.trainer(trained, arguments, run.trained_on)
     after, before, saved, seconds = [], 0, 0, 0.0

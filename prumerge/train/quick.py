@@ -42,10 +42,8 @@ def accuracy(
 ) -> dict[str, tuple[int, int]]:
     """Right answers and questions of the six mini-benchmarks, with all visual tokens (`none`) and with this
     many, by a label for each. `track` is told how many are answered, and how many there are."""
-    plan, asker = (
-        Plan.read(reducer, str(visual), "all", questions),
-        Asker(model, processor, options or Options()),
-    )
+    plan = Plan.read(reducer, str(visual), "all", questions)
+    asker = Asker(model, processor, options or Options())
     jobs = [job for job in plan.fixed(sample(asker, plan)) if not job.label.startswith("random")]
     total, done = len(jobs) * questions * len(plan.benchmarks), 0
 

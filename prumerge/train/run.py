@@ -20,7 +20,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments, se
 
 from prumerge import __version__
 from prumerge.errors import MissingPackage, PrumergeError
-from prumerge.evaluate.plan import fingerprint
+from prumerge.evaluate.plan import compares_frames, fingerprint
 from prumerge.models import device_of
 from prumerge.pipeline.options import Options
 from prumerge.spec import make, with_keep
@@ -31,6 +31,7 @@ from prumerge.train.folder import claim, last_checkpoint, on_disk, write_whole
 from prumerge.train.lessons import Example
 from prumerge.train.recipe import Recipe
 from prumerge.train.rows import Row, Rows
+from prumerge.train.split import divided
 from prumerge.train.teacher import teach
 from prumerge.train.trainer import ReducedTrainer
 
@@ -72,22 +73,28 @@ class Run:
         workers: int = 0,
         report: Sequence[str] = (),
         merge: bool = True,
+        use_cpu: bool = False,
         name: str | None = None,
         track: Track = lambda what, done, total: None,
     ) -> None:
-        """`held_out` is a share of the rows below 1, or how many, that are measured on instead of trained.
+        """`held_out` is a share of the rows below 1, or how many, that are measured on instead of trained. A
+        GPU is used where there is one, but with `use_cpu`.
 
-        Raises PrumergeError for a method, budget or recipe that is none, and for a folder of another run.
+        Raises PrumergeError for a method or budget that is none, and for a method that compares the frames of
+        clips where rows show pictures.
         """
         self.model, self.processor, self.reducer = model, processor, reducer
         self.folder, self.budgets = Path(output), Budgets.read(budgets)
         self.options, self.label_free = options or Options(), label_free
         self.recipe, self.track = recipe or Recipe(), track
         self.save_every, self.workers, self.merge = save_every, workers, merge
+        self.use_cpu = use_cpu or not torch.cuda.is_available()
         self.name = name or str(getattr(model, "name_or_path", ""))
         self.report = tuple(report)
         check(reducer, budgets, self.report)
-        self.trained_on, self.measured_on = _divided(rows, label_free, held_out)
+        self.trained_on, self.measured_on = divided(rows, held_out, questions=label_free)
+        if compares_frames(make(reducer)):
+            self.options = _of_clips(reducer, self.options, [*self.trained_on, *self.measured_on])
         self.settings = self._settings(rows, held_out)
         self.steps = self._steps()
 
@@ -103,14 +110,14 @@ class Run:
             "budgets": str(self.budgets),
             "options": {key: str(value) for key, value in self.options.changed().items()},
             "label_free": self.label_free,
-            "processes": _world(),
+            "processes": processes(),
             **asdict(self.recipe),
         }
 
     def _steps(self) -> int:
         if self.recipe.steps is not None:
             return self.recipe.steps
-        together = self.recipe.batch * _world()
+        together = self.recipe.batch * processes()
         batches = math.ceil(len(self.trained_on) / together)
         return max(1, math.ceil(batches / self.recipe.accumulate * self.recipe.epochs))
 
@@ -119,7 +126,7 @@ class Run:
     def train(self) -> Outcome:
         """Train from where the run was, and write `adapter` and `model` into its folder."""
         with on_disk(self.folder):
-            if _rank() == 0:
+            if this_process() == 0:
                 claim(self.folder, self.settings)
             arguments = self.arguments()
             self.model.to(arguments.device)
@@ -132,8 +139,6 @@ class Run:
                 trainer.train(resume_from_checkpoint=None if whole is None else str(whole))
             finished = trainer.state.global_step >= self.steps
             model: nn.Module = trained
-            if trainer.is_world_process_zero():
-                write_whole(self.folder / "log.jsonl", _lines(trainer.state.log_history))
             if finished:
                 model = self._save(trainer)
         return Outcome(self.folder, model, trainer.state.global_step, finished, trainer.state.log_history)
@@ -153,7 +158,7 @@ class Run:
             distil=1.0 if self.label_free else self.recipe.distil,
             projector=projector_names(self.model),
             projector_rate=self.recipe.projector_rate,
-            lengths=[self._length(row) for row in self.trained_on],
+            lengths=lambda: [self._length(row) for row in self.trained_on],
             held_out=measured,
             callbacks=[_Progress(self)],
         )
@@ -163,9 +168,7 @@ class Run:
     def _length(self, row: Row) -> int:
         """Words and visual tokens of a row, roughly: rows that are alike come in one batch."""
         budget = self.budgets.typical()[-1] or 64
-        return row.words + budget * sum(
-            part["type"] == "image" for m in row.messages for part in m["content"]
-        )
+        return row.words + budget * len(row.media)
 
     def _examples(self, arguments: TrainingArguments) -> tuple[Any, Any]:
         """Rows as they are, or with what the untouched model says to them."""
@@ -183,7 +186,7 @@ class Run:
                     device_of(self.model).type, torch.bfloat16, enabled=self.recipe.bf16
                 ),
                 track=lambda done, total: self.track("asking the untouched model", done, total),
-                share=(arguments.process_index, _world()),
+                share=(arguments.process_index, processes()),
             )
             found.append(lessons)
         if torch.distributed.is_initialized():
@@ -223,8 +226,8 @@ class Run:
             report_to=list(self.report) or "none",
             seed=recipe.seed,
             disable_tqdm=True,
-            use_cpu=device_of(self.model).type == "cpu" and not torch.cuda.is_available(),
-            ddp_find_unused_parameters=_world() > 1 or None,  # a batch may be words alone
+            use_cpu=self.use_cpu,
+            ddp_find_unused_parameters=processes() > 1 or None,  # a batch may be words alone
             **{again: recipe.checkpointing},
             **({f"{again}_kwargs": {"use_reentrant": False}} if recipe.checkpointing else {}),
         )
@@ -232,10 +235,17 @@ class Run:
         return arguments
 
     def _save(self, trainer: ReducedTrainer) -> nn.Module:
+        """Write what was trained, and what it is; of weights that are sharded among processes (FSDP, ZeRO)
+        Trainer writes the adapter, or the model where all was trained, and nothing is merged."""
         model: nn.Module = trainer.accelerator.unwrap_model(trainer.model)
+        sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+        if sharded:
+            part = "adapter" if self.recipe.train == "lora" else "model"
+            trainer.save_model(str(self.folder / part))  # all processes take part
         if not trainer.is_world_process_zero():
             return model
-        model = save(model, self.processor, self.folder, merge=self.merge)
+        if not sharded:
+            model = save(model, self.processor, self.folder, merge=self.merge)
         about = {**self.settings, "prumerge": __version__, "torch": torch.__version__}
         for part in ("adapter", "model"):
             if (self.folder / part).is_dir():
@@ -259,42 +269,15 @@ def train(
     return Run(model, processor, rows, reducer, recipe=recipe, **more).train()
 
 
-def _divided(rows: Rows, label_free: bool, held_out: float) -> tuple[Sequence[Row], Sequence[Row]]:
-    """Rows to train on and to measure on, evenly from the whole; without labels each question is a row."""
-    count = round(held_out * len(rows)) if held_out < 1 else int(held_out)
-    if not 0 <= count < len(rows):
+def _of_clips(reducer: str, options: Options, rows: Sequence[Row]) -> Options:
+    """The options of a method to which a clip is one video."""
+    other = next((row for row in rows if row.media and not row.is_clip), None)
+    if other is not None:
         raise PrumergeError(
-            f"{held_out:g} of {len(rows)} rows cannot be held out; some must be left to train on"
+            f"{reducer} compares the frames of a clip, and {other.where} shows a picture; train on clips, or "
+            "take another method"
         )
-    measured = {round((number + 0.5) * len(rows) / count - 0.5) for number in range(count)}
-    both = [[place for place in range(len(rows)) if (place in measured) is kept] for kept in (False, True)]
-    if label_free:
-        return _questions(rows, both[0]), _questions(rows, both[1])
-    return _Some(rows, [(place, None) for place in both[0]]), _Some(
-        rows, [(place, None) for place in both[1]]
-    )
-
-
-def _questions(rows: Rows, places: Sequence[int]) -> _Some:
-    return _Some(rows, [(place, each) for place in places for each in range(len(rows[place].questions))])
-
-
-@dataclass(frozen=True)
-class _Some(Sequence[Row]):
-    """Some rows, or questions of them, by their places; each is made when it is asked for."""
-
-    rows: Rows
-    places: Sequence[tuple[int, int | None]]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return _Some(self.rows, self.places[place])
-        number, question = self.places[place]
-        row = self.rows[number]
-        return row if question is None else row.questions[question]
+    return options.but(clip=True)
 
 
 def check(reducer: str, budgets: str | None = None, report: Sequence[str] = ()) -> None:
@@ -313,11 +296,13 @@ def check(reducer: str, budgets: str | None = None, report: Sequence[str] = ()) 
             raise MissingPackage(f"this needs {name}; install it with: pip install {name}")
 
 
-def _rank() -> int:
+def this_process() -> int:
+    """The number of this process among those that torchrun or accelerate started."""
     return int(os.environ.get("RANK", 0))
 
 
-def _world() -> int:
+def processes() -> int:
+    """How many processes there are."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
@@ -355,8 +340,5 @@ class _Progress(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
-            write_whole(self.run.folder / "log.jsonl", _lines(state.log_history))
-
-
-def _lines(values: Sequence[dict[str, float]]) -> str:
-    return "".join(json.dumps(value) + "\n" for value in values)
+            lines = "".join(json.dumps(entry) + "\n" for entry in state.log_history)
+            write_whole(self.run.folder / "log.jsonl", lines)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,10 @@ def _lessons(
     """Each row's answer, where it had none, and its lesson."""
     for first in range(0, len(rows), batch):
         asked = list(rows[first : first + batch])
-        open_ones = [row for row in asked if row.messages[-1]["role"] == "user"]
-        answers = iter(_said(model, batches.processor, open_ones, max_new_tokens) if open_ones else ())
-        own = [next(answers) if row in open_ones else None for row in asked]
+        unanswered = [row.messages[-1]["role"] == "user" for row in asked]
+        questions = list(compress(asked, unanswered))
+        answers = iter(_said(model, batches.processor, questions, max_new_tokens) if questions else ())
+        own = [next(answers) if is_open else None for is_open in unanswered]
         whole = [row if said is None else answered(row, said) for row, said in zip(asked, own, strict=True)]
         yield from zip(own, _read_again(model, batches, whole), strict=True)
 

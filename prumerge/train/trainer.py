@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -44,12 +44,12 @@ class ReducedTrainer(Trainer):
         distil: float = 0.0,
         projector: Sequence[str] = (),
         projector_rate: float | None = None,
-        lengths: Sequence[int] | None = None,
+        lengths: Callable[[], Sequence[int]] | None = None,
         held_out: Sequence[Row | Example] | None = None,
         **more: Any,
     ) -> None:
-        """`projector` names the modules that learn at `projector_rate`; of `lengths`, one a row, those that
-        are alike come in one batch. Other arguments are those of Trainer."""
+        """`projector` names the modules that learn at `projector_rate`; rows that
+        are alike in `lengths`, one for each, come in one batch. Other arguments are those of Trainer."""
         args.remove_unused_columns = False
         super().__init__(
             model=model, args=args, train_dataset=rows, eval_dataset=held_out, data_collator=batches, **more
@@ -94,14 +94,9 @@ class ReducedTrainer(Trainer):
         return found
 
     def _spec(self) -> str:
-        """The method at the budget of this step, or of this evaluation."""
-        if self.fixed is not None:
-            budget: Any = self.fixed
-        else:
-            budget = self.budgets.at(self.args.seed, self.state.global_step)
-        if budget == "none":
-            return "none"
-        return self.spec if budget in (None, "auto") else with_keep(self.spec, str(budget))
+        """The method at the budget of this step, or at the fixed one."""
+        budget = self.fixed or str(self.budgets.at(self.args.seed, self.state.global_step) or "auto")
+        return "none" if budget == "none" else with_keep(self.spec, budget)
 
     def _attach(self) -> Attachment:
         spec = self._spec()
@@ -113,6 +108,7 @@ class ReducedTrainer(Trainer):
         return self.attached
 
     def detach(self) -> None:
+        """Give the model its own `forward` back; `train` and `evaluate` do so at their end."""
         if self.attached is not None:
             self.attached.detach(quiet=True)
             self.attached = None
@@ -135,6 +131,8 @@ class ReducedTrainer(Trainer):
         answers = attached.labels[:, 1:] != IGNORED
         count = answers.sum()
         total = count if num_items_in_batch is None else num_items_in_batch
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            total = total / self.accelerator.num_processes  # gradients are averaged over processes
         summed = output.loss * count
         if lesson[0] is not None and self.distil:
             logits = output.logits[:, -attached.labels.shape[1] :][:, :-1][answers.to(output.logits.device)]
@@ -142,8 +140,6 @@ class ReducedTrainer(Trainer):
             summed = (1 - self.distil) * summed + self.distil * apart if self.distil < 1 else apart
             self._divergence += apart.detach() / total
         loss = summed / total
-        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            loss = loss * self.accelerator.num_processes  # gradients are averaged over processes
         self._note(inputs, attached)
         return (loss, output) if return_outputs else loss
 
@@ -208,4 +204,4 @@ class ReducedTrainer(Trainer):
         if self.lengths is None:
             return super()._get_train_sampler(train_dataset)
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(size, lengths=list(self.lengths))
+        return LengthGroupedSampler(size, lengths=list(self.lengths()))

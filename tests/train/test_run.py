@@ -17,8 +17,9 @@ from training import asked, drawn
 import prumerge
 from prumerge.errors import PrumergeError
 from prumerge.train import train
+from prumerge.train.folder import last_checkpoint, on_disk
 from prumerge.train.rows import Rows
-from prumerge.train.run import Run, last_checkpoint
+from prumerge.train.run import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft's
 DATA = [asked(f"w{5 + number % 5} w7", f"w{5 + number % 4}", number) for number in range(12)]
@@ -191,6 +192,28 @@ def test_a_full_disk_is_one_sentence_and_what_was_saved_is_whole(tmp_path):
     assert trained(tmp_path / "run").finished
     trained(tmp_path / "other")
     assert same(weights(tmp_path / "run"), weights(tmp_path / "other"))
+
+
+def test_a_missing_file_is_a_fault_in_code_and_stays_one(tmp_path):
+    with pytest.raises(FileNotFoundError), on_disk(tmp_path):
+        (tmp_path / "nowhere" / "file").read_text()
+
+
+def clips(count):
+    return [{"question": "w5 w6", "answer": "w7", "video": [drawn(n), drawn(n + 1)]} for n in range(count)]
+
+
+def test_a_method_that_compares_frames_sees_a_clip_as_one_video(tmp_path):
+    model, processor = subject()
+    assert train(model, processor, clips(4), "vidcom2", output=tmp_path, **{**USUAL, "budgets": "4"}).finished
+
+
+def test_a_method_that_compares_frames_is_not_trained_on_pictures(tmp_path):
+    model, processor = subject()
+    with pytest.raises(
+        PrumergeError, match="vidcom2 compares the frames of a clip, and row 3 shows a picture"
+    ):
+        train(model, processor, [*clips(2), DATA[0]], "vidcom2", output=tmp_path, **{**USUAL, "budgets": "4"})
 
 
 @pytest.mark.parametrize(
