@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,9 @@ def _with_lora(model: Any, projector: Sequence[str], rank: int, alpha: int, drop
         target_modules=linears(model),
         modules_to_save=list(projector),
     )
-    return get_peft_model(model, config)
+    with warnings.catch_warnings():  # peft calls Transformers by names that are deprecated
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(model, config)
 
 
 def save(model: Any, processor: Any, folder: Path, *, merge: bool = True) -> Any:

@@ -96,7 +96,7 @@ class ReducedTrainer(Trainer):
     def _spec(self) -> str:
         """The method at the budget of this step, or at the fixed one."""
         budget = self.fixed or str(self.budgets.at(self.args.seed, self.state.global_step) or "auto")
-        return "none" if budget == "none" else with_keep(self.spec, budget)
+        return {"none": "none", "auto": self.spec}.get(budget) or with_keep(self.spec, budget)
 
     def _attach(self) -> Attachment:
         spec = self._spec()

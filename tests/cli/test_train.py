@@ -8,8 +8,6 @@ from PIL import Image
 from processors import PROCESSORS
 from training import drawn
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft's
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -4,8 +4,6 @@ import processes
 import pytest
 import torch
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft's
-
 
 def test_two_processes_learn_what_one_does_with_their_rows_together(tmp_path):
     losses, weights = processes.trained(processes.trainer(2))

@@ -21,7 +21,6 @@ from prumerge.train.folder import last_checkpoint, on_disk
 from prumerge.train.rows import Rows
 from prumerge.train.run import Run
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft's
 DATA = [asked(f"w{5 + number % 5} w7", f"w{5 + number % 4}", number) for number in range(12)]
 USUAL = {"budgets": "2-9", "steps": 4, "batch": 2, "rank": 2, "alpha": 4, "save_every": 1}
 

@@ -18,7 +18,6 @@ from prumerge.train.trainer import ReducedTrainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # PaliGemma's processor
-    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # peft's
 ]
 SPEC = "prumerge:keep=5"
 DATA = [
