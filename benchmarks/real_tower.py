@@ -42,7 +42,7 @@ results/real_tower.json.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,7 +52,7 @@ from jaxtyping import Float
 from measure import save
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, scaled_dot_product_attention
 from transformers import Dinov2Config, Dinov2Model
 
 import prumerge
@@ -61,7 +61,7 @@ from prumerge.catalogue import built_in, entry
 from prumerge.evaluate.plan import at
 from prumerge.evaluate.statistics import clustered_interval
 from prumerge.models._pictures import pictures
-from prumerge.models._vision import encode
+from prumerge.models._vision import Encoded, _scored
 from prumerge.tokens import Reduction, VisualTokens
 
 SIDE, GRID, COUNTS, LAYERS, RIVAL = 336, 24, (16, 36, 64, 144), (1, 3, 6), "spatial"
@@ -206,11 +206,23 @@ def encoder(file: Path) -> Any:
 # one picture
 
 
-def before(tower: Any, shown: Float[Tensor, "1 3 H W"], layers: int) -> VisualTokens:
-    """The patches where the last `layers` layers begin, as these read them."""
-    rows, columns = (length // tower.config.patch_size for length in shown.shape[-2:])
-    (tokens,) = pictures(encode(tower, shown, len(tower.encoder.layer) - layers), rows, columns)
-    return tokens
+def before(
+    tower: Any, states: Sequence[Float[Tensor, "1 S C"]], grid: tuple[int, int], layers: int
+) -> VisualTokens:
+    """The patches where the last `layers` layers begin, as these read them; of all hidden states."""
+    first = len(tower.encoder.layer) - layers
+
+    def scores(depth: int) -> tuple[Tensor, Tensor]:
+        return _scored(tower.encoder.layer[depth], True, states[depth])
+
+    encoded = Encoded(
+        states[first],
+        *scores(first),
+        heads=tower.config.num_attention_heads,
+        class_token=True,
+        scores_of=lambda layer: scores({"first": 0, "writer": first - 1}[layer]),
+    )
+    return pictures(encoded, *grid)[0]
 
 
 def nearest(tokens: VisualTokens, reduction: Reduction) -> Float[Tensor, " left"]:
@@ -225,26 +237,45 @@ def read(
 ) -> Float[Tensor, "B C"]:
     """The final class token (the first of S) that the last `layers` layers make of shorter sequences."""
     bias = sizes.log()[:, None, None]
-    for layer in tower.encoder.layer[len(tower.encoder.layer) - layers :]:
+    *behind, last = tower.encoder.layer[len(tower.encoder.layer) - layers :]
+    for layer in behind:
         sequences = layer(sequences, bias)
-    return tower.layernorm(sequences)[:, 0]
+    attention, normed = last.attention, last.norm1(sequences)  # of the last layer one row is read
+    queries, keys, values = (
+        project(what).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+        for project, what in (
+            (attention.q_proj, normed[:, :1]),
+            (attention.k_proj, normed),
+            (attention.v_proj, normed),
+        )
+    )
+    seen = scaled_dot_product_attention(queries, keys, values, attn_mask=bias).transpose(1, 2).flatten(2)
+    token = sequences[:, :1] + last.layer_scale1(attention.o_proj(seen))
+    token = token + last.layer_scale2(last.mlp(last.norm2(token)))
+    return tower.layernorm(token)[:, 0]
 
 
-def readings(tower: Any, tokens: VisualTokens, layers: int, names: list[str]) -> dict[Reading, Tensor]:
+def specs(tokens: VisualTokens, names: Sequence[str]) -> dict[tuple[str, int], str]:
+    """The methods that hand over exactly so many of these tokens."""
+    return {(name, count): at(name, count, tokens).spec for name in names for count in COUNTS}
+
+
+def readings(
+    tower: Any, tokens: VisualTokens, layers: int, methods: Mapping[tuple[str, int], str]
+) -> dict[Reading, Tensor]:
     """The final class token after each method at each count; tokens of one length are read together."""
     assert tokens.class_feature is not None
     one, waiting = torch.ones(1), dict[int, list[tuple[Reading, Tensor, Tensor]]]()
-    for name in names:
-        for count in COUNTS:
-            reduction = prumerge.make(at(name, count, tokens).spec)(tokens)
-            sequence = torch.cat([tokens.class_feature[None], reduction.apply(tokens)])
-            sizes = {"plain": torch.ones(len(reduction)), "nearest": nearest(tokens, reduction)}
-            if reduction.weights is not None:
-                sizes["sizes"] = reduction.sizes()
-            waiting.setdefault(len(sequence), []).extend(
-                (Reading(layers, name, count, how), sequence, torch.cat([one, held.clamp_min(1e-6)]))
-                for how, held in sizes.items()
-            )
+    for (name, count), spec in methods.items():
+        reduction = prumerge.make(spec)(tokens)
+        sequence = torch.cat([tokens.class_feature[None], reduction.apply(tokens)])
+        sizes = {"plain": torch.ones(len(reduction)), "nearest": nearest(tokens, reduction)}
+        if reduction.weights is not None:
+            sizes["sizes"] = reduction.sizes()
+        waiting.setdefault(len(sequence), []).extend(
+            (Reading(layers, name, count, how), sequence, torch.cat([one, held.clamp_min(1e-6)]))
+            for how, held in sizes.items()
+        )
     found: dict[Reading, Tensor] = {}
     for alike in waiting.values():
         which, sequences, sizes = zip(*alike, strict=True)
@@ -253,18 +284,23 @@ def readings(tower: Any, tokens: VisualTokens, layers: int, names: list[str]) ->
 
 
 @torch.inference_mode()
-def seen(tower: Any, shown: Float[Tensor, "1 3 H W"], names: list[str]) -> dict[str, Any]:
+def seen(tower: Any, shown: Float[Tensor, "1 3 H W"], names: Sequence[str]) -> dict[str, Any]:
     """All that is kept of one picture: the untouched class token, outliers, and every reading."""
-    found: dict[str, Any] = {"untouched": tower(shown).last_hidden_state[0, 0], "readings": {}}
+    output = tower(shown, output_hidden_states=True)
+    rows, columns = (length // tower.config.patch_size for length in shown.shape[-2:])
+    found: dict[str, Any] = {"untouched": output.last_hidden_state[0, 0], "readings": {}}
+    methods: dict[tuple[str, int], str] = {}
     for layers in LAYERS:
-        tokens = before(tower, shown, layers)
+        tokens = before(tower, output.hidden_states, (rows, columns), layers)
         if layers == 1:
+            methods = specs(tokens, names)
             found["outliers"] = {
                 heads: float(ops.outlier_count(tokens.attention(split_heads=heads == "split"), 1.5))
                 / len(tokens)
                 for heads in ("joint", "split")
             }
-        found["readings"] |= {tuple(key): one for key, one in readings(tower, tokens, layers, names).items()}
+        own = readings(tower, tokens, layers, methods)
+        found["readings"] |= {tuple(reading): token.clone() for reading, token in own.items()}
     return found
 
 
