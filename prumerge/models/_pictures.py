@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from prumerge.models._vision import Encoded
 from prumerge.scores import Layer, Scores
-from prumerge.tokens import Merged, VisualTokens
+from prumerge.tokens import Merged, Separators, VisualTokens
 
 
 def side(config: Any) -> int:
@@ -34,6 +35,8 @@ def pictures(
     Features are the tower's output, or what comes from behind the projector of families that reduce there;
     `pool` makes keys and queries of patches those of tokens, where a token is made of several patches. Where
     the tower has merged patches (only with `frames=1` and features before the projector), tokens are a row.
+    Register tokens (with the same) are separators: the language model reads them, no method chooses among
+    them.
     """
     batch = encoded.features
     features = batch[:, encoded.first :] if behind is None else behind
@@ -50,6 +53,7 @@ def pictures(
             "queries": each(queries if encoded.class_token else pool(queries)),
             "keys": each(pool(keys[:, encoded.first :])),
             **({"class_key": of_class(keys)} if encoded.class_token else {}),
+            **({"register_keys": keys[:, 1 : encoded.first].unbind()} if encoded.registers else {}),
         }
         return [Scores(heads=encoded.heads, **one) for one in _transposed(known)]
 
@@ -74,6 +78,8 @@ def pictures(
         if encoded.source is not None:
             merged = Merged(grid, encoded.source[number])
             grid = (1, 1, batch.shape[1] - encoded.first)
+        if encoded.registers:
+            more |= _behind(batch[number, 1 : encoded.first], batch.shape[1] - encoded.first)
         found.append(
             VisualTokens(
                 **vars(own),
@@ -85,6 +91,13 @@ def pictures(
             )
         )
     return found
+
+
+def _behind(registers: Float[Tensor, "R C"], count: int) -> dict[str, Any]:
+    """Where `count` tokens stand: behind the registers, which are separators of no row."""
+    own = torch.arange(len(registers) + count)
+    separators = Separators(own[: len(registers)], registers, torch.full((count,), -1))
+    return {"placed": own[len(registers) :], "separators": separators}
 
 
 def _transposed(known: dict[str, Sequence[Tensor]]) -> list[dict[str, Any]]:
