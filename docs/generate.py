@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from real_tower_tables import real_tower_counts, real_tower_layers, real_tower_outliers
 from roofline_tables import (
     roofline_command,
     roofline_conventions,
@@ -320,6 +321,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
         speed,
         selection,
         differences,
+        real_tower_outliers,
+        real_tower_layers,
+        real_tower_counts,
         roofline_command,
         roofline_table_2,
         roofline_scenario,

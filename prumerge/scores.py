@@ -14,9 +14,9 @@ Layer: TypeAlias = Literal["first", "writer"]
 """A layer besides the one that reads the features: the tower's first, or the one that wrote them."""
 
 
-TOKEN, CLASS, QUERY = {"axis": "token"}, {"axis": "class"}, {"axis": "query"}
+TOKEN, CLASS, QUERY, REGISTER = ({"axis": axis} for axis in ("token", "class", "query", "register"))
 """What a tensor field has rows for: tokens; class tokens (none where one is for all frames); queries, which
-are those of class tokens or of all tokens."""
+are those of class tokens or of all tokens; register tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,9 @@ class Scores:
     class_key: Float[Tensor, "*frames D"] | None = field(default=None, metadata=CLASS)
     """The class token's own key, a column of the softmax; None for encoders without one (SigLIP, Qwen)."""
 
+    register_keys: Float[Tensor, "R D"] | None = field(default=None, metadata=REGISTER)
+    """Keys of tokens of one picture that are no patches and take attention from them (DINOv2's registers)."""
+
     def by_axis(
         self,
         *,
@@ -47,12 +50,14 @@ class Scores:
         but: Collection[str] = (),
     ) -> dict[str, Any]:
         """Every tensor by the function of its axis, by field name; fields that are None, and those that are
-        named, are left out."""
+        named, are left out. Registers have none: they stay as they are."""
         how = {"token": token, "class": class_token, "query": query}
         return {
             each.name: how[each.metadata["axis"]](value)
             for each in fields(self)
-            if each.metadata and each.name not in but and (value := getattr(self, each.name)) is not None
+            if each.metadata.get("axis") in how
+            and each.name not in but
+            and (value := getattr(self, each.name)) is not None
         }
 
     def named(self) -> dict[str, Any]:
@@ -85,14 +90,15 @@ class Scores:
         def by_head(values: Tensor) -> Tensor:
             return values.unflatten(-1, (heads, -1)).transpose(1, 2)
 
-        given = (
-            [self.queries, self.keys] if self.class_key is None else [self.queries, self.class_key, self.keys]
-        )
-        query, *keys = [values.float().reshape(parts, -1, values.shape[-1]) for values in given]
+        given = [self.queries, self.class_key, self.register_keys, self.keys]
+        query, *keys = [
+            values.float().reshape(parts, -1, values.shape[-1]) for values in given if values is not None
+        ]
+        own = keys[-1].shape[1]
         scale = (query.shape[-1] // heads) ** -0.5
         if query.shape[1] == 1:  # a row for each head, zero elsewhere: keys are read once, as they lie
-            own = torch.eye(heads, device=query.device)[..., None]
-            query = (query.unflatten(-1, (heads, -1)) * own).flatten(-2)
+            each_head = torch.eye(heads, device=query.device)[..., None]
+            query = (query.unflatten(-1, (heads, -1)) * each_head).flatten(-2)
         else:
             query, keys = by_head(query), [by_head(each) for each in keys]
         # [parts, heads, (queries of a part,) keys of a part]
@@ -100,4 +106,4 @@ class Scores:
         if sizes is not None:
             logits[-1] = logits[-1] + sizes.log().view(parts, *[1] * (query.ndim - 2), -1)
         weights = torch.cat(logits, dim=-1).softmax(dim=-1) if len(logits) > 1 else logits[0].softmax(dim=-1)
-        return weights.flatten(1, -2).mean(dim=1)[:, len(keys) - 1 :].flatten()
+        return weights.flatten(1, -2).mean(dim=1)[:, -own:].flatten()

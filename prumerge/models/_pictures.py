@@ -6,12 +6,13 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from prumerge.models._vision import Encoded
 from prumerge.scores import Layer, Scores
-from prumerge.tokens import Merged, VisualTokens
+from prumerge.tokens import Merged, Separators, VisualTokens
 
 
 def side(config: Any) -> int:
@@ -34,13 +35,19 @@ def pictures(
     Features are the tower's output, or what comes from behind the projector of families that reduce there;
     `pool` makes keys and queries of patches those of tokens, where a token is made of several patches. Where
     the tower has merged patches (only with `frames=1` and features before the projector), tokens are a row.
+    Register tokens (with the same) are separators: the language model reads them, no method chooses among
+    them.
     """
-    first, batch = int(encoded.class_token), encoded.features
+    first, batch = encoded.first, encoded.features
 
     def scores(queries: Tensor, keys: Tensor) -> dict[str, Tensor]:
         """What `Scores` holds, of the whole batch."""
-        own = {"queries": queries if first else pool(queries), "keys": pool(keys[:, first:])}
-        return {**own, "class_key": keys[:, 0]} if first else own
+        own = {"queries": queries if encoded.class_token else pool(queries), "keys": pool(keys[:, first:])}
+        if encoded.class_token:
+            own["class_key"] = keys[:, 0]
+        if encoded.registers:
+            own["register_keys"] = keys[:, 1:first]
+        return own
 
     def each(known: dict[str, Tensor]) -> list[dict[str, Any]]:
         """What each picture has of values [B, ...], by name: parts of one tensor, with the rows of all its
@@ -59,7 +66,7 @@ def pictures(
 
     known = scores(encoded.queries, encoded.keys)
     known["features"] = batch[:, first:] if behind is None else behind
-    if first and behind is None:  # behind a projector there is no class token of the same kind
+    if encoded.class_token and behind is None:  # behind a projector there is no class token of the same kind
         known["class_feature"] = batch[:, 0]
     if encoded.sizes is not None:
         known["sizes"] = encoded.sizes[:, first:]
@@ -75,10 +82,18 @@ def pictures(
             grid=grid,
             elsewhere=partial(elsewhere, number) if encoded.scores_of else None,
             merged=merged[number],
+            **(_behind(batch[number, 1:first], batch.shape[1] - first) if encoded.registers else {}),
             **more,
         )
         for number, held in enumerate(each(known))
     ]
+
+
+def _behind(registers: Float[Tensor, "R C"], count: int) -> dict[str, Any]:
+    """Where `count` tokens stand: behind the registers, which are separators of no row."""
+    own = torch.arange(len(registers) + count)
+    separators = Separators(own[: len(registers)], registers, torch.full((count,), -1))
+    return {"placed": own[len(registers) :], "separators": separators}
 
 
 def blocks(patches: Float[Tensor, "*batch S D"], columns: int, size: int) -> Float[Tensor, "*batch N D"]:

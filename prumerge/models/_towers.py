@@ -24,11 +24,13 @@ def run_tower(
     strategy: str | None = None,
     *,
     merging: Merging | None = None,
+    registers: bool = False,
 ) -> Encoded:
     """A LLaVA model's tower as far as its configuration reads it, or as the call says instead; on the way
-    patches are merged by `merging`.
+    patches are merged by `merging`. `registers` says that the family can do with register tokens.
 
-    Raises ValueError for a strategy that does not fit the tower.
+    Raises ValueError for a strategy that does not fit the tower, and for a tower with register tokens where
+    the family cannot.
     """
     layers: Any
     layers, asked = (
@@ -41,6 +43,11 @@ def run_tower(
         raise PrumergeError(
             f"vision_feature_select_strategy={strategy!r} does not fit this vision tower: "
             "'default' drops the class token, 'full' is for towers without one"
+        )
+    if encoded.registers and not registers:
+        raise PrumergeError(
+            f"a vision tower with register tokens is not supported for models of type {config.model_type!r} "
+            "yet; use one without registers"
         )
     return encoded
 

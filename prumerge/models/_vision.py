@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -37,7 +37,8 @@ class Merging(Protocol):
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch of encoded pictures; S is the sequence in the tower, class token first where there is one."""
+    """A batch of encoded pictures; S is the sequence in the tower: the class token first where there is one,
+    then register tokens if there are any, then the patches."""
 
     features: Float[Tensor, "B S C"]
     """The hidden states asked for, side by side."""
@@ -53,12 +54,14 @@ class Encoded:
     sizes: Float[Tensor, "B S"] | None = None
     """Where tokens were merged on the way: how many patches each holds."""
     source: Int[Tensor, "B P"] | None = None
-    """And which token each of the P patches went into, the class token not counted."""
+    """And which token each of the P patches went into, counted from the first patch."""
+    registers: int = 0
+    """Tokens behind the class token that are no patches (DINOv2 with registers, arXiv 2309.16588)."""
 
     @property
     def first(self) -> int:
         """Where the patches begin."""
-        return int(self.class_token)
+        return self.class_token + self.registers
 
     def split(self, sizes: list[int]) -> list[Encoded]:
         """The batch in pieces of so many pictures."""
@@ -112,7 +115,7 @@ def encode(
         raise PrumergeError(
             f"the vision tower {kind!r} is not supported yet; there are: {', '.join(_CLASS_TOKEN)}"
         )
-    blocks = tower.encoder.layers
+    blocks = tower.encoder.layer if kind.startswith("dinov2") else tower.encoder.layers
     wanted = [layer % (len(blocks) + 1) for layer in ([layers] if isinstance(layers, int) else layers)]
     scoring = min(max(wanted), len(blocks) - 1)  # the layer that reads the features
     other = {"first": 0, "writer": max(max(wanted) - 1, 0)}
@@ -120,7 +123,8 @@ def encode(
     hidden = tower.embeddings(pixel_values)
     if kind == "clip_vision_model":
         hidden = tower.pre_layrnorm(hidden)
-    class_token = _CLASS_TOKEN[kind]
+    class_token, registers = _CLASS_TOKEN[kind], getattr(tower.config, "num_register_tokens", 0)
+    first = class_token + registers
     counts, sizes, source = [0] * max(wanted), None, None
     if merging is not None:
         if len(wanted) > 1:
@@ -129,7 +133,7 @@ def encode(
                 f"several ({layers}) do not fit together; give one vision_feature_layer"
             )
         # Not in the layer that reads the features: its keys are those of the same tokens.
-        counts[:scoring] = merging.schedule(hidden.shape[1] - class_token, scoring)
+        counts[:scoring] = merging.schedule(hidden.shape[1] - first, scoring)
     states = {0: hidden}
     for depth, r in enumerate(counts):
         block = blocks[depth]
@@ -138,7 +142,7 @@ def encode(
             if sizes is None or source is None:
                 sizes = torch.ones(hidden.shape[:2], device=hidden.device)
                 source = torch.arange(hidden.shape[1], device=hidden.device).expand(len(hidden), -1)
-            match = partial(merging.match, r=r, class_token=class_token)
+            match = partial(_match, partial(merging.match, r=r, class_token=class_token), registers)
             hidden, sizes, row = within_call(block, partial(_merged, block, match, r, bias), hidden, sizes)
             source = row.gather(1, source)
         else:
@@ -149,7 +153,7 @@ def encode(
         order, source = _in_order(source, sizes.shape[1])
         for depth in {scoring, *wanted}:
             states[depth] = states[depth].gather(1, order[..., None].expand_as(states[depth]))
-        sizes, source = sizes.gather(1, order), source[:, int(class_token) :] - int(class_token)
+        sizes, source = sizes.gather(1, order), source[:, first:] - first
 
     scores = {
         depth: partial(within_call, block, partial(_scored, block, class_token), states[depth])
@@ -168,14 +172,45 @@ def encode(
         scores_of=(lambda layer: scores[other[layer]]()) if source is None else None,
         sizes=sizes if merging is not None and merging.proportional else None,
         source=source,
+        registers=registers,
     )
+
+
+class _Parts(NamedTuple):
+    """A layer: x + scale1(attention(norm1(x))), and of that x + scale2(mlp(norm2(x)))."""
+
+    norm1: Any
+    attention: Any
+    scale1: Callable[[Tensor], Tensor]
+    norm2: Any
+    mlp: Any
+    scale2: Callable[[Tensor], Tensor]
+
+
+def _parts(block: Any) -> _Parts:
+    """A layer's modules; DINOv2 scales what they add, and in training leaves some of it out."""
+    if hasattr(block, "layer_norm1"):
+        return _Parts(block.layer_norm1, block.self_attn, _as_it_is, block.layer_norm2, block.mlp, _as_it_is)
+    drop, first, second = block.drop_path, block.layer_scale1, block.layer_scale2
+    return _Parts(
+        block.norm1,
+        block.attention,
+        lambda added: drop(first(added)),
+        block.norm2,
+        block.mlp,
+        lambda added: drop(second(added)),
+    )
+
+
+def _as_it_is(added: Tensor) -> Tensor:
+    return added
 
 
 def _scored(block: Any, class_token: bool, hidden: Float[Tensor, "B S C"]) -> tuple[Tensor, Tensor]:
     """Queries (of the class token, if there is one) and keys that a layer makes of its input."""
-    read = block.layer_norm1(hidden)
-    queries = block.self_attn.q_proj(read[:, :1] if class_token else read)
-    return queries, block.self_attn.k_proj(read)
+    parts = _parts(block)
+    read = parts.norm1(hidden)
+    return parts.attention.q_proj(read[:, :1] if class_token else read), parts.attention.k_proj(read)
 
 
 def _merged(
@@ -188,11 +223,23 @@ def _merged(
 ) -> tuple[Float[Tensor, "B S2 C"], Float[Tensor, "B S2"], Int[Tensor, "B S"]]:
     """A layer that merges `r` tokens between attention and MLP: its output, the sizes of its tokens, and
     which of them each token went into."""
-    read = block.layer_norm1(hidden)
-    hidden = hidden + block.self_attn(read, attention_mask=bias)[0]
-    row = match(_mean_keys(block.self_attn, read))
+    parts = _parts(block)
+    read = parts.norm1(hidden)
+    hidden = hidden + parts.scale1(parts.attention(read, attention_mask=bias)[0])
+    row = match(_mean_keys(parts.attention, read))
     hidden, sizes = ops.merged(hidden, sizes, row, hidden.shape[1] - r)
-    return hidden + block.mlp(block.layer_norm2(hidden)), sizes, row
+    return hidden + parts.scale2(parts.mlp(parts.norm2(hidden))), sizes, row
+
+
+def _match(
+    match: Callable[[Tensor], Tensor], registers: int, keys: Float[Tensor, "B S D"]
+) -> Int[Tensor, "B S"]:
+    """Which token each one goes into; registers, which stand behind the class token, stay as they are."""
+    if not registers:
+        return match(keys)
+    row = match(torch.cat([keys[:, :1], keys[:, 1 + registers :]], dim=1))  # the class token goes into 0
+    own = torch.arange(1, 1 + registers, device=keys.device).expand(len(keys), -1)
+    return torch.cat([row[:, :1], own, row[:, 1:] + registers], dim=1)
 
 
 def _bias(tower: Any, sizes: Tensor | None, dtype: torch.dtype) -> Float[Tensor, "B 1 1 S"] | None:
@@ -209,12 +256,13 @@ def _bias(tower: Any, sizes: Tensor | None, dtype: torch.dtype) -> Float[Tensor,
 
 def _mean_keys(attention: Any, read: Float[Tensor, "B S C"]) -> Float[Tensor, "B S D"]:
     """Keys averaged over heads."""
-    project, split = attention.k_proj, (attention.num_heads, attention.head_dim)
+    project, split = attention.k_proj, (-1, attention.head_dim)
     if type(project) is not nn.Linear:
         return project(read).unflatten(-1, split).mean(-2)
 
     def by_the_mean(read: Tensor) -> Tensor:  # which is the mean of the projections by all heads
-        return F.linear(read, project.weight.unflatten(0, split).mean(0), project.bias.view(split).mean(0))
+        bias = None if project.bias is None else project.bias.view(split).mean(0)
+        return F.linear(read, project.weight.unflatten(0, split).mean(0), bias)
 
     return within_call(project, by_the_mean, read)
 
@@ -229,4 +277,9 @@ def _in_order(source: Int[Tensor, "B S0"], count: int) -> tuple[Int[Tensor, "B S
 
 
 # The towers whose modules are known, and whether their sequence begins with a class token.
-_CLASS_TOKEN = {"clip_vision_model": True, "siglip_vision_model": False}
+_CLASS_TOKEN = {
+    "clip_vision_model": True,
+    "siglip_vision_model": False,
+    "dinov2": True,
+    "dinov2_with_registers": True,
+}

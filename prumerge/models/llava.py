@@ -1,4 +1,4 @@
-"""LLaVA 1.5 and its kin: a CLIP (or SigLIP) tower, an MLP projector, any language model."""
+"""LLaVA 1.5 and its kin: a CLIP, SigLIP or DINOv2 tower, an MLP projector, any language model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def encode(base: Any, inputs: Mapping[str, Any], merging: Merging | None = None)
     """The visual tokens of each picture: the penultimate layer's output, q and k of the last layer."""
     pixels = inputs["pixel_values"]
     rows, columns = (length // base.config.vision_config.patch_size for length in pixels.shape[-2:])
-    encoded = run_tower(base.vision_tower, base.config, inputs, pixels, merging=merging)
+    encoded = run_tower(base.vision_tower, base.config, inputs, pixels, merging=merging, registers=True)
     return pictures(encoded, rows, columns)
 
 

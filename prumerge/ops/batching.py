@@ -147,7 +147,8 @@ def _inside(pictures: Sequence[VisualTokens], held: dict[str, Any]) -> VisualTok
     @cache
     def elsewhere(layer: Layer) -> Scores:
         scored = [picture.scored_by(layer) for picture in pictures]
-        names = [name for name in ("keys", "queries", "class_key") if getattr(scored[0], name) is not None]
+        kinds = ("keys", "queries", "class_key", "register_keys")
+        names = [name for name in kinds if getattr(scored[0], name) is not None]
         found = whole(
             lambda _: tuple(stacked([getattr(each, name) for each in scored]) for name in names),
             held["features"],

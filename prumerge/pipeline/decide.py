@@ -124,9 +124,11 @@ def _standing(
 ) -> Int[Tensor, "M"]:
     """The placeholder of its picture that each token stands for, on the CPU."""
     median = options.positions == "median" and (reduction.weights is not None or tokens.merged is not None)
-    if tokens.merged is not None:  # patches are placeholders
-        whole = tokens.whole(reduction)
-        return (whole.medians(tokens.patches) if median else whole.index).cpu()
+    if tokens.merged is not None:  # patches are the placeholders that no separator has
+        whole, patches = tokens.whole(reduction), torch.ones(tokens.placeholders, dtype=torch.bool)
+        if tokens.separators is not None:
+            patches[tokens.separators.at] = False
+        return patches.nonzero()[:, 0][(whole.medians(tokens.patches) if median else whole.index).cpu()]
     if tokens.placed is None:
         return reduction.medians(len(tokens)).cpu() if median else index
     if not median:

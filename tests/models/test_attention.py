@@ -4,13 +4,16 @@ import copy
 
 import pytest
 import torch
+from builders import REGISTERS
 from families import FAMILIES, Picture, rows_of
 
 import prumerge
 from prumerge.models._pictures import blocks
 
 
-@pytest.mark.parametrize("name", ["Llava", "LlavaNext", "PaliGemma", "VideoLlava"])
+@pytest.mark.parametrize(
+    "name", ["Llava", "LlavaDinov2", "LlavaRegisters", "LlavaNext", "PaliGemma", "VideoLlava"]
+)
 def test_attention_is_what_the_encoder_itself_computes(name):
     family = FAMILIES[name]
     model, rows = family.model(), rows_of(family, "video" if name == "VideoLlava" else "image")
@@ -24,7 +27,11 @@ def test_attention_is_what_the_encoder_itself_computes(name):
     with torch.no_grad():
         attention = eager(pixels.reshape(-1, *pixels.shape[-3:]), output_attentions=True).attentions[-1]
         ours = [tokens for tokens, _ in prumerge.select(model, inputs, "none")]
-    own = attention.mean((1, 2)) if name == "PaliGemma" else attention[:, :, 0, 1:].mean(1)
+    own = (
+        attention.mean((1, 2))
+        if name == "PaliGemma"
+        else attention[:, :, 0, 1 + REGISTERS if name == "LlavaRegisters" else 1 :].mean(1)
+    )
     if name == "LlavaNext":
         assert ours[0].tiles == ((4, 4),) * 5
     found = torch.cat([tokens.attention() for tokens in ours])

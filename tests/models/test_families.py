@@ -106,15 +106,18 @@ def test_every_family_says_what_it_takes():
 # with methods inside the tower and the language model, and positions
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ("Llava", "LlavaPhi", "MoELlava")])
+MERGING = ("Llava", "LlavaDinov2", "LlavaRegisters", "LlavaPhi", "MoELlava")
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in MERGING])
 def test_merging_inside_a_tower_is_refused_where_it_is_not_supported(name):
     family = FAMILIES[name]
     with pytest.raises(ValueError, match="tome:r=1 merges inside the vision tower, which is not supported"):
         prumerge.reduce(family.model(), family.prompt(*rows_of(family)), "tome:r=1")
 
 
-@pytest.mark.parametrize("name", ["LlavaPhi", "MoELlava"])
-def test_merging_inside_a_tower_works_with_any_language_model(name):
+@pytest.mark.parametrize("name", MERGING[1:])
+def test_merging_inside_a_tower_works_with_any_tower_and_language_model(name):
     family = FAMILIES[name]
     chosen = prumerge.select(family.model(), family.prompt(*rows_of(family)), "tome:r=2")
     assert all(len(tokens) < tokens.patches == 16 for tokens, _ in chosen)

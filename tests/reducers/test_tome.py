@@ -8,7 +8,7 @@ from typing import Any
 import peft
 import pytest
 import torch
-from builders import IMAGE, PICTURE, answer, llava, pictures, prompt, row_of, visual_tokens
+from builders import IMAGE, PICTURE, REGISTERS, answer, llava, pictures, prompt, row_of, visual_tokens
 from steps import encoded
 from torch.nn import functional as F
 
@@ -58,35 +58,52 @@ def test_a_step_is_bipartite_soft_matching(class_token, r):
     assert torch.equal(ToMe().match(batch, r, class_token=class_token)[0], row)
 
 
+def layers(tower):
+    """Of each layer its norms, attention, MLP, attention's last matrix, and what is added by each half."""
+    if tower.config.model_type.startswith("dinov2"):
+        for one in tower.encoder.layer:
+            adds = [
+                lambda x, scale=scale: x * scale.lambda1 for scale in (one.layer_scale1, one.layer_scale2)
+            ]
+            yield one.norm1, one.attention, one.attention.o_proj, one.norm2, one.mlp, *adds
+    else:
+        for one in tower.encoder.layers:
+            norms, attention = (one.layer_norm1, one.layer_norm2), one.self_attn
+            yield norms[0], attention, attention.out_proj, norms[1], one.mlp, *[lambda x: x] * 2
+
+
 def by_hand(model, pixels, counts):
     """One picture through the tower with the official order of things; features and groups of patches."""
     tower = copy.deepcopy(model.model.vision_tower)
     tower.set_attn_implementation("eager")
-    class_token = tower.config.model_type == "clip_vision_model"
+    kind = tower.config.model_type
+    class_token, aside = kind != "siglip_vision_model", REGISTERS * (kind == "dinov2_with_registers")
     hidden = tower.embeddings(pixels)
-    hidden = tower.pre_layrnorm(hidden) if class_token else hidden
+    hidden = tower.pre_layrnorm(hidden) if kind == "clip_vision_model" else hidden
     groups = [[token] for token in range(hidden.shape[1])]
-    for block, r in zip(tower.encoder.layers, counts, strict=False):
-        read = block.layer_norm1(hidden)
-        attention, heads = block.self_attn, tower.config.num_attention_heads
+    for (norm, attention, mix, norm2, mlp, add, add2), r in zip(layers(tower), counts, strict=False):
+        read, heads = norm(hidden), tower.config.num_attention_heads
         q, k, v = (
             project(read)[0].unflatten(-1, (heads, -1)).transpose(0, 1)
             for project in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
         size = torch.tensor([float(len(group)) for group in groups])
         weights = (q @ k.mT * q.shape[-1] ** -0.5 + size.log()).softmax(-1)
-        hidden = hidden + attention.out_proj((weights @ v).transpose(0, 1).flatten(1))[None]
-        made = step_by_hand(k.mean(0), r, class_token)
+        hidden = hidden + add(mix((weights @ v).transpose(0, 1).flatten(1)))[None]
+        others = [t for t in range(len(groups)) if not 1 <= t <= aside]
+        made = [[others[t] for t in group] for group in step_by_hand(k.mean(0)[others], r, class_token)]
+        made[1:1] = [[t] for t in range(1, 1 + aside)]
         hidden = torch.stack(
             [sum(hidden[0, t] * size[t] for t in group) / sum(size[t] for t in group) for group in made]
         )[None]
         groups = [sorted(patch for t in group for patch in groups[t]) for group in made]
-        hidden = hidden + block.mlp(block.layer_norm2(hidden))
-    order = sorted(range(len(groups)), key=lambda place: groups[place][0])[int(class_token) :]
-    return hidden[0, order], [[patch - class_token for patch in groups[place]] for place in order]
+        hidden = hidden + add2(mlp(norm2(hidden)))
+    first = class_token + aside
+    order = sorted(range(len(groups)), key=lambda place: groups[place][0])[first:]
+    return hidden[0, order], [[patch - first for patch in groups[place]] for place in order]
 
 
-@pytest.mark.parametrize("tower", ["clip", "siglip"])
+@pytest.mark.parametrize("tower", ["clip", "siglip", "dinov2", "registers"])
 @pytest.mark.parametrize(
     ("spec", "counts"), [("tome:r=3", [3, 3]), ("tome:r=5-1", [5, 1]), ("tome:keep=5", [6, 5])]
 )
@@ -106,7 +123,7 @@ def test_the_tower_merges_as_the_paper_does(tower, spec, counts):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("tower", ["clip", "siglip"])
+@pytest.mark.parametrize("tower", ["clip", "siglip", "dinov2"])
 @pytest.mark.parametrize("spec", ["tome:r=0", "tome:keep=16"])
 def test_without_merging_no_bit_changes(tower, dtype, spec):
     model, inputs = llava(tower, dtype=dtype), prompt(*ROWS)

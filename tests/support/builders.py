@@ -6,6 +6,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     CLIPVisionConfig,
+    Dinov2Config,
+    Dinov2WithRegistersConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -22,7 +24,7 @@ from prumerge.evaluate.records import Record
 from prumerge.tokens import VisualTokens
 
 PAD, BOS, IMAGE, VOCABULARY = 0, 1, 99, 120
-SIDE, PATCH, PLACES = 56, 14, 16
+SIDE, PATCH, PLACES, REGISTERS = 56, 14, 16, 2
 PATCHES, CLASS = ("features", "keys", "queries", "relevance"), ("class_key", "class_feature")
 
 
@@ -108,8 +110,15 @@ def text_config(kind="llama", layers=2):
 
 
 def vision_config(tower="clip", side=SIDE):
-    kind = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig}[tower]
-    return kind(**SIZES | {"num_hidden_layers": 3, "image_size": side, "patch_size": PATCH})
+    sizes = SIZES | {"num_hidden_layers": 3, "image_size": side, "patch_size": PATCH}
+    dinov2 = {"mlp_ratio": 2, "layerscale_value": 0.5}
+    kind, more = {
+        "clip": (CLIPVisionConfig, {}),
+        "siglip": (SiglipVisionConfig, {}),
+        "dinov2": (Dinov2Config, dinov2),
+        "registers": (Dinov2WithRegistersConfig, {**dinov2, "num_register_tokens": REGISTERS}),
+    }[tower]
+    return kind(**sizes, **more)
 
 
 def llava(
@@ -132,7 +141,7 @@ def llava(
         image_token_index=IMAGE,
         image_seq_length=(side // PATCH) ** 2,
         vision_feature_layer=layer,
-        vision_feature_select_strategy=strategy or {"clip": "default", "siglip": "full"}[tower],
+        vision_feature_select_strategy=strategy or ("full" if tower == "siglip" else "default"),
         attn_implementation=attention,
     )
     model = LlavaForConditionalGeneration(config).eval()
@@ -140,8 +149,10 @@ def llava(
         for name, weight in model.model.vision_tower.named_parameters():
             if weight.ndim == 2 and "embed" not in name:
                 weight.normal_(std=0.3)
-            if "patch_embedding.weight" in name:
+            if "patch_embedding" in name and weight.ndim == 4:
                 weight.normal_(std=0.05)
+            if "register_tokens" in name:
+                weight.normal_()
     return model.to(dtype)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import transformers as hf
-from builders import BOS, IMAGE, LANGUAGE, PAD, SIZES, VOCABULARY, text_config, vision_config
+from builders import BOS, IMAGE, LANGUAGE, PAD, REGISTERS, SIZES, VOCABULARY, text_config, vision_config
 
 from prumerge.models.llava_phi import LlavaPhiConfig, LlavaPhiForConditionalGeneration
 from prumerge.models.mobilevlm import MobileVLMConfig, MobileVLMForConditionalGeneration
@@ -95,6 +95,8 @@ def awake(model):
                 weight.normal_(std=0.05)
             elif "projector" in name and weight.ndim == 2:
                 weight.normal_(std=0.2)
+            elif "register_tokens" in name:
+                weight.normal_()
 
 
 def towers(tower="clip", **more):
@@ -106,6 +108,25 @@ class Llava(Family):
 
     def config(self):
         return hf.LlavaConfig(**towers(image_token_index=IMAGE, image_seq_length=16))
+
+
+class LlavaDinov2(Llava):
+    """A tower with layer scale, whose table of positions is that of larger pictures."""
+
+    tower = "dinov2"
+
+    def config(self):
+        vision = {"vision_config": vision_config(self.tower, 84)}
+        return hf.LlavaConfig(**towers() | vision, image_token_index=IMAGE, image_seq_length=16)
+
+
+class LlavaRegisters(LlavaDinov2):
+    """Register tokens, which the language model reads before the patches."""
+
+    tower = "registers"
+
+    def shown(self, picture):
+        return [IMAGE] * (REGISTERS + 16)
 
 
 class VipLlava(Family):
@@ -650,9 +671,10 @@ class TinyGPTV(Blip2):
 FAMILIES = {
     kind.__name__: kind()
     for kind in (
-        Llava, VipLlava, LlavaNext, LlavaNextVideo, LlavaOnevision, OnevisionShrunk, OnevisionTogether,
-        VideoLlava, Qwen2VL, Qwen25VL, Qwen3VL, InternVL, Idefics3, SmolVLM, Gemma3, PaliGemma, Mistral3,
-        Blip2, InstructBlip, Idefics2, LlavaPhi, MobileVLM, MobileVLM1, MoELlava, TinyGPTV,
+        Llava, LlavaDinov2, LlavaRegisters, VipLlava, LlavaNext, LlavaNextVideo, LlavaOnevision,
+        OnevisionShrunk, OnevisionTogether, VideoLlava, Qwen2VL, Qwen25VL, Qwen3VL, InternVL, Idefics3,
+        SmolVLM, Gemma3, PaliGemma, Mistral3, Blip2, InstructBlip, Idefics2, LlavaPhi, MobileVLM,
+        MobileVLM1, MoELlava, TinyGPTV,
     )
 }  # fmt: skip
 

@@ -3,7 +3,7 @@
 from importlib import import_module
 
 import transformers as hf
-from builders import IMAGE, SIDE, VOCABULARY
+from builders import IMAGE, REGISTERS, SIDE, VOCABULARY
 from families import PINPOINTS, VIDEO
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -87,8 +87,8 @@ def gemma():
     return hf.Gemma3Processor(square("gemma3", 112), words, image_seq_length=16, chat_template=template)
 
 
-def llava(side=SIDE, **options):
-    return hf.LlavaProcessor(cropped("clip", side), tokenizer(image_token="<image>"), **{**LLAVA, **options})
+def llava(side=SIDE, pixels="clip", **options):
+    return hf.LlavaProcessor(cropped(pixels, side), tokenizer(image_token="<image>"), **{**LLAVA, **options})
 
 
 def tiled(kind, *videos):
@@ -121,6 +121,8 @@ IDEFICS_2 = {"size": {"shortest_edge": 56, "longest_edge": 112}, "do_image_split
 IDEFICS_3 = {"size": {"longest_edge": 112}, "max_image_size": {"longest_edge": 112}}
 PROCESSORS = {
     "Llava": llava,
+    "LlavaDinov2": lambda: llava(pixels="bit"),
+    "LlavaRegisters": lambda: llava(pixels="bit", num_additional_image_tokens=1 + REGISTERS),
     "VipLlava": llava,
     "LlavaNext": lambda: tiled(hf.LlavaNextProcessor),
     "LlavaNextVideo": lambda: tiled(pictures_only(hf.LlavaNextVideoProcessor), NoVideos()),
