@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from prumerge.cli import app
-from prumerge.evaluate.records import read
+from prumerge.evaluate.log import read
 
 SMALL = ["--benchmark", "existence,perception", "--reducer", "prumerge", "--keep", "36", "--questions", "24"]
 ANSWERS = 3 * 2 * 24  # none, prumerge and random
@@ -76,7 +76,7 @@ def test_kill_9_in_the_middle_loses_nothing_and_changes_nothing(evaluated, run, 
     killed = tmp_path / "killed"
     program = (  # the command itself, slowed down so that it can be hit in the middle
         "import time\n"
-        "from prumerge.evaluate.records import Log\n"
+        "from prumerge.evaluate.log import Log\n"
         "append = Log.append\n"
         "Log.append = lambda log, *records: (append(log, *records), time.sleep(0.2))\n"
         "from prumerge.cli import main\n"
@@ -94,7 +94,7 @@ def test_kill_9_in_the_middle_loses_nothing_and_changes_nothing(evaluated, run, 
     assert 30 < survived.count(b"\n") < ANSWERS
     assert not {path.name for path in killed.iterdir()} & REPORTS
 
-    answers.write_bytes(survived + b'{"benchmark": "exist')  # and a line that was not finished
+    answers.write_bytes(survived + b'{"task": "exist')  # and a line that was not finished
     code, resumed, err = run("evaluate", *asking, "-o", killed)
     assert (code, "an unfinished last answer was cut off" in err) == (0, True)
     assert answers.read_bytes().startswith(survived)
@@ -146,7 +146,7 @@ def test_rescore_prints_json_and_reports_what_there_is_of_an_interrupted_run(eva
     assert "Not all were asked the same questions (none " in run("rescore", folder)[1]
 
 
-def test_a_table_of_methods_that_were_asked_different_benchmarks(evaluated, run, asking):
+def test_a_table_of_methods_that_were_asked_different_tasks(evaluated, run, asking):
     folder, _ = evaluated
     more = ["--benchmark", "existence,choice", "--reducer", "topk", "--keep", "36", "--questions", "24"]
     code, out, _ = run("evaluate", *asking, *more, "-o", folder)
@@ -164,7 +164,8 @@ def test_other_settings_are_refused_and_nothing_is_changed(evaluated, run, askin
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     code, out, err = run("evaluate", *asking, "--questions", "48", "-o", folder)
     assert (code, out) == (2, "")
-    assert "was made with other settings (questions was 24, now 48); choose another --output" in err
+    changes = "; ".join(f"questions of {name} was 24, now 48" for name in ("existence", "perception"))
+    assert f"was made with other settings ({changes}); choose another --output" in err
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -204,7 +205,7 @@ def test_reports_are_written_whole_or_not_at_all(evaluated, run, monkeypatch):
         (["rescore", __file__], "is no file of answers: line 1 holds no settings"),
         (
             ["evaluate", "--benchmark", "colours"],
-            "there is no benchmark 'colours'; choose one of: all, attribute",
+            "there is no task 'colours'; choose one of: all, attribute",
         ),
         (["evaluate", "--keep", "few"], "budgets are whole numbers of visual tokens, shares of them or auto"),
         (["evaluate", "--keep", "36,150%"], "such as 36,25%,auto, not '150%'"),
@@ -237,11 +238,11 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(
         (1, "hello", "is no file of answers: line 1 holds no settings"),
         (3, "hello", "line 3: 'hello' is no answer; take the line out, or run evaluate anew"),
         (3, "[1, 2]", "line 3: '[1, 2]' is no answer; take the line out, or run evaluate anew"),
-        (3, "{}", "line 3: 'benchmark' is missing; take the line out, or run evaluate anew"),
+        (3, "{}", "line 3: 'task' is missing; take the line out, or run evaluate anew"),
         (
             4,
-            {"benchmark": "existance"},
-            "line 4: there is no benchmark 'existance' (did you mean 'existence'?)",
+            {"task": "existance"},
+            "line 4: there is no task 'existance' (did you mean 'existence'?)",
         ),
         (4, {"score": "much"}, "line 4: score cannot be 'much'; take the line out, or run evaluate anew"),
         (4, {"picture": True}, "line 4: picture cannot be True; take the line out, or run evaluate anew"),
@@ -294,10 +295,7 @@ def test_the_table_fits_the_terminal_and_its_numbers_stay_whole(evaluated, run, 
 
 
 def test_few_questions_say_that_they_are_few(evaluated):
-    assert (
-        "24 questions in each benchmark are few: a single answer moves its score by 4.2 points"
-        in evaluated[1]
-    )
+    assert "24 questions in each task are few: a single answer moves its score by 4.2 points" in evaluated[1]
 
 
 def test_the_extra_token_is_said_beside_keep(evaluated):

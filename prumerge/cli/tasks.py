@@ -1,0 +1,34 @@
+"""`prumerge tasks`: what can be asked, and how it is scored."""
+
+from __future__ import annotations
+
+from prumerge.cli import options as shared
+from prumerge.cli.output import print_json, print_table, say
+
+
+def tasks(as_json: shared.JsonOption = False) -> None:
+    """List the tasks of `prumerge evaluate`."""
+    from prumerge.evaluate.tasks import names, task
+
+    found = {name: task(name) for name in names()}
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": name,
+                    "mirrors": one.mirrors,
+                    "measure": one.measure,
+                    "data": one.data,
+                    "options": dict(one.options),
+                    "max_new_tokens": one.max_new_tokens,
+                    "frames": one.frames,
+                }
+                for name, one in found.items()
+            ]
+        )
+        return
+    rows = [[name, one.mirrors, one.measure, one.data] for name, one in found.items()]
+    print_table(("task", "what it is or mirrors", "measure", "reads"), rows)
+    for name, one in found.items():
+        for option, meaning in one.options.items():
+            say(f"{name}, --task-option {option}={meaning}")
