@@ -96,12 +96,14 @@ def evaluate(
         from prumerge.evaluate.plan import Plan
         from prumerge.evaluate.processes import Processes
         from prumerge.evaluate.run import run
+        from prumerge.evaluate.tasks import DRAWN
         from prumerge.spec import make
 
         chosen = _options(task_option or [])
         plan = Plan.read(reducer, keep, tasks, questions, unseen=unseen, data=data, options=chosen)
         options = shared.options_of(positions, separators, size_bias)
-        plan.showings  # noqa: B018 - what is wrong with files is said before a model is loaded
+        if not set(plan.tasks) <= set(DRAWN):
+            _ = plan.showings  # what is wrong with files is said before a model is loaded
         loaded, processor = open_model(model, device, device_map)
         relevance = None
         if relevance_model is not None:

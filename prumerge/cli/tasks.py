@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prumerge.cli import options as shared
-from prumerge.cli.output import print_json, print_table, say
+from prumerge.cli.output import print_json, print_list, print_table
 
 
 def tasks(as_json: shared.JsonOption = False) -> None:
@@ -29,6 +29,10 @@ def tasks(as_json: shared.JsonOption = False) -> None:
         return
     rows = [[name, one.mirrors, one.measure, one.data] for name, one in found.items()]
     print_table(("task", "what it is or mirrors", "measure", "reads"), rows)
+    takers: dict[tuple[str, str], list[str]] = {}
     for name, one in found.items():
-        for option, meaning in one.options.items():
-            say(f"{name}, --task-option {option}={meaning}")
+        for choice in one.options.items():
+            takers.setdefault(choice, []).append(name)
+    print_list(
+        [(f"--task-option {name}={meaning}", ", ".join(own)) for (name, meaning), own in takers.items()]
+    )

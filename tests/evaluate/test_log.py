@@ -8,7 +8,8 @@ import pytest
 from builders import record
 
 from prumerge.errors import PrumergeError
-from prumerge.evaluate.log import Log, read
+from prumerge.evaluate.log import Log, file_of, files_in, read
+from prumerge.evaluate.records import by_method
 
 SETTINGS = {"model": "tiny", "questions": 12}
 RECORDS = [
@@ -144,3 +145,97 @@ def test_a_full_disk_is_named_with_what_is_safe(path):
     again = Log(path, SETTINGS)
     again.append(RECORDS[2])
     assert read(path)[1] == RECORDS
+
+
+# what is asked, as settings
+
+
+def asking(**tasks):
+    """Settings with so many questions of each task, and a hash of them."""
+    told = {name: {"questions": count, "options": {}, "hash": text} for name, (count, text) in tasks.items()}
+    return {"model": "tiny", "asked": told}
+
+
+def test_tasks_may_be_added_and_are_then_known(path):
+    write(path, RECORDS[:1], asking(attribute=(24, "a")))
+    write(path, RECORDS[1:2], asking(reading=(24, "b")))
+    settings, records = read(path)
+    assert (settings, records) == (asking(attribute=(24, "a"), reading=(24, "b")), RECORDS[:2])
+    write(path, RECORDS[2:], asking(attribute=(24, "a")))
+    assert path.read_bytes().count(b"settings") == 2
+    with pytest.raises(PrumergeError, match="the questions of reading are others now"):
+        Log(path, asking(reading=(24, "c")))
+
+
+@pytest.mark.parametrize(
+    ("now", "sentence"),
+    [
+        (
+            asking(attribute=(48, "b")),
+            r"other settings \(questions of attribute was 24, now 48\); choose another",
+        ),
+        (
+            asking(attribute=(24, "b")),
+            r"other settings \(the questions of attribute are others now\); choose",
+        ),
+        ({**asking(attribute=(24, "a")), "model": "large"}, r"other settings \(model was tiny, now large\)"),
+    ],
+)
+def test_questions_that_changed_do_not_go_on(path, now, sentence):
+    write(path, RECORDS, asking(attribute=(24, "a")))
+    with pytest.raises(PrumergeError, match=sentence):
+        Log(path, now)
+
+
+def test_a_run_of_an_older_version_goes_on_with_as_many_questions(path):
+    write(path, RECORDS, {"model": "tiny", "questions": 24, "unseen": False})
+    assert Log(path, asking(attribute=(24, "a"))).records == RECORDS
+    with pytest.raises(PrumergeError, match=r"\(questions of attribute was 24, now 48\)"):
+        Log(path, asking(attribute=(48, "a")))
+
+
+# several processes
+
+
+def test_processes_know_what_the_others_answered_and_write_files_of_their_own(path):
+    first, second = (Log(file_of(path.parent, one), SETTINGS, together=True) for one in (0, 1))
+    first.append(RECORDS[0])
+    second.append(RECORDS[1])
+    assert (first.records, second.records) == (RECORDS[:1], RECORDS[1:2])
+    first.read_again()
+    assert first.records == RECORDS[:2] == read(path.parent)[1]
+    alone = Log(file_of(path.parent), SETTINGS, together=True)
+    alone.append(*RECORDS[1:])  # one of them twice
+    assert read(path.parent)[1] == RECORDS
+    assert [file.name for file in files_in(path.parent)] == [
+        "answers-0.jsonl",
+        "answers-1.jsonl",
+        "answers.jsonl",
+    ]
+
+
+def test_methods_keep_the_order_of_the_file_that_was_first(path):
+    def one(method, place):
+        return record(f"attribute-{place:04}", method=method)
+
+    Log(file_of(path.parent), SETTINGS, together=True).append(one("none", 0))
+    Log(file_of(path.parent, 0), SETTINGS, together=True).append(one("topk@36", 0), one("none", 1))
+    assert list(by_method(read(path.parent)[1])) == ["none", "topk@36"]
+
+
+def test_files_of_different_runs_are_not_added_up(path):
+    write(file_of(path.parent, 0))
+    write(file_of(path.parent, 1), settings={**SETTINGS, "model": "large"})
+    with pytest.raises(PrumergeError, match=r"of different runs \(model was large, now tiny\); part them"):
+        read(path.parent)
+    with pytest.raises(PrumergeError, match=r"answers-1.jsonl was made with other settings"):
+        Log(file_of(path.parent), SETTINGS, together=True)
+
+
+def test_a_file_whose_header_was_not_finished_holds_nothing(path):
+    write(file_of(path.parent, 0))
+    torn = file_of(path.parent, 1)
+    torn.write_bytes(b'{"settings": {"model": "ti')
+    assert read(path.parent)[1] == RECORDS
+    Log(torn, SETTINGS, together=True).append(RECORDS[0])
+    assert read(torn) == (SETTINGS, RECORDS[:1])
