@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -115,8 +116,9 @@ def evaluate(
     log = Log(file_of(folder, processes.file), settings, together=True)
     if log.repaired:
         note("an unfinished last answer was cut off, it is asked again")
+    bar = progress("answering", made=lambda: len(log.records))
     try:
-        with progress("answering", made=lambda: len(log.records)) as track:
+        with bar if processes.rank == 0 else nullcontext(_unseen) as track:
             run(loaded, processor, plan, log, track, options, relevance, processes)
     except KeyboardInterrupt:
         note(f"stopped; {len(log.records)} answers are safe in {log.path}, the same command goes on there")
@@ -124,6 +126,10 @@ def evaluate(
     processes.part()
     if processes.rank == 0:
         report(folder, log.records, chart, as_json)
+
+
+def _unseen(done: int, total: int) -> None:
+    """The progress of a process beside the one that shows its own."""
 
 
 def _options(given: list[str]) -> dict[str, str]:

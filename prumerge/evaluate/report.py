@@ -115,7 +115,8 @@ def cut_short(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         counts.update(row.cut)
     return [
-        f"{count} answers of {name} were cut at {task(name).max_new_tokens} tokens."
+        f"{count} {'answer' if count == 1 else 'answers'} of {name} {'was' if count == 1 else 'were'} cut at "
+        f"{task(name).max_new_tokens} tokens."
         for name, count in counts.items()
     ]
 

@@ -207,10 +207,19 @@ def test_reports_are_written_whole_or_not_at_all(evaluated, run, monkeypatch):
             ["evaluate", "--benchmark", "colours"],
             "there is no task 'colours'; choose one of: all, attribute",
         ),
+        (["evaluate", "--task", "colours"], "there is no task 'colours'; choose one of: all, attribute"),
+        (["evaluate", "--task", "custom"], "custom reads a .jsonl file with image, question and answer"),
+        (["evaluate", "--task", "custom", "--data", "nowhere"], "there is no folder 'nowhere'; custom reads"),
+        (["evaluate", "--data", "nowhere"], "nothing is read from a folder; leave --data out"),
+        (["evaluate", "--task", "easy_vqa", "--unseen"], "easy_vqa has its own; leave --unseen out"),
+        (["evaluate", "--task-option", "ocr"], "a task's option is NAME=VALUE, such as ocr=yes, not 'ocr'"),
+        (["evaluate", "--task-option", "ocr=yes"], "no option 'ocr'; choose one of: unseen"),
+        (["evaluate", "--device-map", "odd"], "there is no device map 'odd'; choose one of: auto, balanced"),
+        (["evaluate", "--device-map", "auto", "--device", "cpu"], "leave --device cpu out"),
         (["evaluate", "--keep", "few"], "budgets are whole numbers of visual tokens, shares of them or auto"),
         (["evaluate", "--keep", "36,150%"], "such as 36,25%,auto, not '150%'"),
         (["evaluate", "--keep", "36,,auto"], "such as 36,25%,auto, not ''"),
-        (["evaluate", "--keep", "577"], "keep is more than the 576 visual tokens"),
+        (["evaluate", "--quick", "--keep", "577"], "keep is more than the 576 visual tokens"),
         (["evaluate", "--questions", "100"], "96 or 120, not 100"),
         (["evaluate", "--quick", "--keep", "1"], "prumerge cannot hand over as few as 1 visual tokens"),
         (["evaluate", "--model", "no/where"], "there is no model to load at 'no/where'"),
@@ -332,3 +341,74 @@ def test_a_folder_without_a_single_answer_has_no_table(run, tmp_path):
     (tmp_path / "answers.jsonl").write_text('{"settings": {}}\n')
     code, _, err = run("rescore", tmp_path)
     assert (code, "there are no answers in" in err) == (2, True)
+
+
+# tasks on the user's disk
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """A folder with questions about drawn scenes as a task of one's own."""
+    from prumerge.tiny.benchmarks import pictures
+
+    folder = tmp_path / "data" / "custom"
+    folder.mkdir(parents=True)
+    lines = []
+    for drawn, items in pictures(6, ("attribute", "existence")):
+        drawn.image.save(folder / f"{drawn.seed}.png")
+        for item in items:
+            row = {
+                "id": item.id,
+                "image": f"{drawn.seed}.png",
+                "question": item.question,
+                "answer": item.gold,
+            }
+            lines.append(json.dumps({**row, "split": item.benchmark}))
+    (folder / "rows.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def test_tasks_are_asked_together_and_reported_with_their_details(run, small, rows, tmp_path):
+    tasks = ["--task", "custom,existence", "--data", rows.parent, "--reducer", "topk", "--keep", "36"]
+    code, out, _ = run("evaluate", *tasks, "--questions", "24", "--model", small, "-o", tmp_path / "run")
+    assert code == 0
+    none, *_ = table(tmp_path / "run")
+    assert {"existence", "custom", "custom: attribute", "custom: existence"} <= set(none)
+    assert none["questions"] == "36"
+    records = read(tmp_path / "run")[1]
+    assert all(0 <= record.answer_tokens <= (12 if record.task == "existence" else 16) for record in records)
+    for name, limit in (("custom", 16), ("existence", 12)):
+        cut = sum(record.cut for record in records if record.task == name)
+        assert cut == sum(record.answer_tokens == limit for record in records if record.task == name)
+        assert (f"of {name} were cut at {limit} tokens." in out) == (cut > 1)
+
+
+def test_labels_that_changed_do_not_continue_a_run(run, small, rows, tmp_path):
+    asking = ["--task", "custom", "--data", rows, "--reducer", "none", "--keep", "36", "--model", small]
+    asking += ["-o", tmp_path / "run"]
+    assert run("evaluate", *asking)[0] == 0
+    moved = rows.rename(tmp_path / "elsewhere")
+    asking[3] = moved
+    assert run("evaluate", *asking)[0] == 0
+    labels = moved / "rows.jsonl"
+    labels.write_text(labels.read_text().replace('"yes"', '"no"'))
+    code, _, err = run("evaluate", *asking)
+    assert (code, "(the questions of custom are others now); choose another --output" in err) == (2, True)
+
+
+def test_a_model_may_be_spread_over_devices(run, small, rows, tmp_path):
+    asking = ["--task", "custom", "--data", rows, "--reducer", "none", "--keep", "36", "--questions", "2"]
+    asking += ["--model", small, "-o", tmp_path / "run"]
+    assert run("evaluate", *asking, "--device-map", "auto")[0] == 0
+
+
+def test_tasks_are_listed(run):
+    from prumerge.evaluate.tasks import names
+
+    code, out, _ = run("tasks")
+    assert (code, all(name in out for name in names())) == (0, True)
+    assert "--task-option unseen=yes" in out
+    listed = {one["name"]: one for one in json.loads(run("tasks", "--json")[1])}
+    assert tuple(listed) == names()
+    assert listed["custom"]["data"].startswith("a .jsonl file")
+    assert listed["existence"]["measure"] == "mean F1 of 3 splits"

@@ -223,7 +223,7 @@ def test_answers_that_were_cut_are_counted_over_all_methods():
     )
     assert cut_short(list(rows.values())) == [
         "3 answers of attribute were cut at 12 tokens.",
-        "1 answers of easy_vqa were cut at 16 tokens.",
+        "1 answer of easy_vqa was cut at 16 tokens.",
     ]
     assert (rows["a@36"].cut, rows["none"].cut) == ({"attribute": 2, "easy_vqa": 1}, {"attribute": 1})
 
