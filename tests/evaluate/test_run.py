@@ -12,9 +12,10 @@ import prumerge
 from prumerge.evaluate.log import Log
 from prumerge.evaluate.plan import Job, Plan, at, fingerprint
 from prumerge.evaluate.records import by_method
-from prumerge.evaluate.run import run
+from prumerge.evaluate.run import Asker, ask, run
 from prumerge.generate.answer import answer
 from prumerge.loading.prompts import prepare
+from prumerge.pipeline.options import Options
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
 from prumerge.spec import make
@@ -309,6 +310,30 @@ def test_a_finished_run_asks_nothing(whole, tiny, monkeypatch):
     steps = asked(tiny, plan(budgets="36,auto"), log)
     assert len(log.records) == before
     assert sum(done for done, _ in steps) == before
+
+
+def test_no_picture_is_opened_about_which_all_is_answered(whole, tiny):
+    log, _ = whole
+    the_plan, steps = plan(), []
+    closed = [(lambda: pytest.fail("opened"), questions) for _, questions in the_plan.showings]
+    model, processor = tiny
+    ask(Asker(model, processor, Options()), the_plan.fixed(visual_tokens()), closed, log, steps.append)
+    assert sum(steps) == 4 * 2 * WHOLE
+
+
+def test_many_questions_about_a_picture_are_answered_in_parts(whole, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("prumerge.evaluate.run.ROWS", 3)
+    log, rows, generate = Log(tmp_path / "answers.jsonl", {}), [], tiny[0].generate
+
+    def noted(**given):
+        rows.append(len(given["input_ids"]))
+        return generate(**given)
+
+    monkeypatch.setattr(tiny[0], "generate", noted)
+    asked(tiny, plan("spatial"), log)
+    assert max(rows) == 3
+    answers = said(whole[0].records)
+    assert said(log.records) == {key: answers[key] for key in said(log.records)}
 
 
 def test_a_run_is_extended_by_methods_and_tasks(tiny, tmp_path):
