@@ -34,8 +34,8 @@ from measure import save
 from PIL import Image
 
 import prumerge
+from prumerge.evaluate.log import Log
 from prumerge.evaluate.plan import Job, Plan, fingerprint
-from prumerge.evaluate.records import Log
 from prumerge.evaluate.run import Asker, ask, sample
 from prumerge.evaluate.scoring import vqa
 from prumerge.evaluate.statistics import compare
@@ -109,13 +109,13 @@ def answered(name: str, state: Path, model: str) -> dict[str, dict[str, tuple[fl
     loaded, processor = prumerge.load(model)
     plan = Plan.read("prumerge", ",".join(map(str, COUNTS)), "all", ASKED)
     asker = Asker(loaded, processor, Options())
-    jobs = [job for job in plan.fixed(sample(asker, plan)) if not job.label.startswith("random")]
+    jobs = [job for job in plan.fixed(sample(asker, plan.showings)) if not job.label.startswith("random")]
     log = Log(state / "answers" / f"{name}.jsonl", plan.settings(name, loaded))
     print(f"{name}: asking", flush=True)
-    ask(asker, jobs, plan, log, lambda done: None)
+    ask(asker, jobs, plan.showings, log, lambda done: None)
     found: dict[str, dict[str, tuple[float, str, str]]] = {job.label: {} for job in jobs}
     for record in log.records:
-        found[record.method][record.id] = (record.score, record.prediction, str(record.picture))
+        found[record.method][" ".join(record.place)] = (record.score, record.prediction, record.cluster)
     for job in jobs:
         found[f"easy-VQA {job.label}"] = easy(name, state, loaded, processor, job)
     return found

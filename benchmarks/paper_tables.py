@@ -18,7 +18,8 @@ from pathlib import Path
 
 from measure import save
 
-from prumerge.evaluate.records import by_method, read
+from prumerge.evaluate.log import read
+from prumerge.evaluate.records import by_method
 from prumerge.evaluate.report import paired, summarise
 
 FOLDER = Path("evaluation/paper")

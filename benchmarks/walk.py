@@ -20,8 +20,8 @@ import torch
 from measure import save
 
 import prumerge
+from prumerge.evaluate.log import Log
 from prumerge.evaluate.plan import Plan
-from prumerge.evaluate.records import Log
 from prumerge.evaluate.run import run
 from prumerge.tiny import samples
 

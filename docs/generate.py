@@ -34,9 +34,9 @@ from typer.testing import CliRunner
 from prumerge.catalogue import FACTS, all_families, built_in, entry
 from prumerge.cli import app
 from prumerge.evaluate.charts import pareto
-from prumerge.evaluate.records import MEASURES
 from prumerge.evaluate.report import Row
 from prumerge.evaluate.statistics import Comparison
+from prumerge.evaluate.tasks import task
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -185,7 +185,7 @@ def tables() -> str:
 def _table(rows: list[dict[str, Any]], rival: str, key: str) -> str:
     """Methods as rows, benchmarks with what they mirror as columns."""
     names = list(rows[0]["scores"])
-    head = [f"{name} ({MEASURES[name][1]})" for name in names]
+    head = [f"{name} ({task(name).mirrors.partition(',')[0]})" for name in names]
     lines = [
         f"| method | tokens | {' | '.join(head)} | % right | against {rival} |",
         "|---|" + "---:|" * (len(names) + 3),

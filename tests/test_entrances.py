@@ -2,8 +2,7 @@
 command line decide too, on every family, and what one refuses all refuse."""
 
 import json
-from collections import namedtuple
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import pytest
@@ -15,21 +14,20 @@ from processors import PROCESSORS
 import prumerge
 from prumerge.errors import PrumergeError
 from prumerge.evaluate import run as evaluation
-from prumerge.evaluate.plan import Job, Plan
-from prumerge.evaluate.records import Log
+from prumerge.evaluate.log import Log
+from prumerge.evaluate.plan import Job
+from prumerge.evaluate.tasks._task import Question
 from prumerge.generate.answer import answer, said
 from prumerge.loading.prompts import prepare
 from prumerge.pipeline.options import Options
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
-from prumerge.tiny.benchmarks import Item
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation:DeprecationWarning"
 )  # PaliGemma's processor
 QUESTION, WORDS = "w5 w7", 12
 SPECS = ("none", "topk:keep=3", "prumerge:keep=4", "pool:keep=2")
-Shown = namedtuple("Shown", "image")
 
 
 @pytest.fixture(scope="module")
@@ -83,17 +81,14 @@ def by_answer(name, picture, spec, **options):
 
 
 def by_evaluation(name, picture, spec, monkeypatch=None, folder=None, **options):
-    item = Item("attribute", "one", 0, QUESTION, "w5")
-    monkeypatch.setattr(
-        evaluation, "asked", lambda *_: iter([((Shown(prumerge.open_image(picture)),), [item])])
-    )
+    question = Question("attribute", "one", "0", QUESTION, ("w5",))
+    showing = (lambda: [prumerge.open_image(picture)], [question])
     log = Log(folder / "answers.jsonl", {})
     model, processor = loaded(name)
     asker = evaluation.Asker(model, processor, Options(**options), None)
     job = Job("it", str(spec))
     monkeypatch.setattr(evaluation, "Pipeline", _with(spec))
-    plan = replace(Plan.read("topk", "2", "attribute", 24), questions=1)
-    evaluation.ask(asker, [job], plan, log, lambda done: None)
+    evaluation.ask(asker, [job], [showing], log, lambda done: None)
     return log.records[0].prediction
 
 

@@ -27,6 +27,7 @@ COMMANDS = (
     "families",
     "samples",
     "demo",
+    "tasks",
     "evaluate",
     "rescore",
     "train",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -10,12 +11,15 @@ import typer
 
 from prumerge.cli import options as shared
 from prumerge.cli.output import check_folder, note, progress, status
+from prumerge.errors import PrumergeError, short
 
 
-def _benchmarks(incomplete: str) -> list[str]:
-    from prumerge.evaluate.records import MEASURES
+def _tasks(incomplete: str) -> list[str]:
+    """Names of tasks that complete the last one of a list."""
+    from prumerge.evaluate.tasks import names
 
-    return ["all", *MEASURES]
+    before = incomplete[: incomplete.rfind(",") + 1]
+    return [before + name for name in ("all", *names())]
 
 
 def evaluate(
@@ -36,15 +40,30 @@ def evaluate(
             "method's own choice. [default: 36,144,auto]"
         ),
     ] = None,
-    benchmark: Annotated[
+    tasks: Annotated[
         str,
         typer.Option(
-            help="Benchmarks, separated by commas; all: the six of still pictures.",
-            autocompletion=_benchmarks,
+            "--task",
+            "--benchmark",
+            help="Tasks, separated by commas, see `prumerge tasks`; all: the six about drawn scenes.",
+            autocompletion=_tasks,
         ),
     ] = "all",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A folder with a folder for each task by its name, or the only task's own."),
+    ] = None,
+    task_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a task lets choose, such as ocr=yes; any number of times.", metavar="NAME=VALUE"
+        ),
+    ] = None,
     questions: Annotated[
-        int | None, typer.Option(help="Questions in each benchmark, in groups of 24. [default: 504]")
+        int | None,
+        typer.Option(
+            help="Questions in each task at most, drawn ones in groups of 24. [default: all; 504 drawn]"
+        ),
     ] = None,
     unseen: Annotated[
         bool, typer.Option("--unseen", help="Pictures with a font and coloured shapes never trained on.")
@@ -57,40 +76,64 @@ def evaluate(
     relevance_model: shared.RelevanceOption = None,
     chart: shared.ChartOption = "png",
     device: shared.DeviceOption = "auto",
+    device_map: Annotated[
+        str | None,
+        typer.Option(help="How a model that one device cannot hold is spread: auto, balanced, sequential."),
+    ] = None,
     as_json: shared.JsonOption = False,
 ) -> None:
-    """Accuracy against tokens on mini-benchmarks, resumable."""
+    """Accuracy against tokens on tasks, resumable."""
     from prumerge.cli.reports import check, report
 
     check(chart)
     check_folder(folder)
     if keep is None:
         keep = "36" if quick else "36,144,auto"
-    if questions is None:
-        questions = 48 if quick else 504
+    if questions is None and quick:
+        questions = 48
     with status("loading"):
         from prumerge.cli.model import open_model
+        from prumerge.evaluate.log import Log, file_of
         from prumerge.evaluate.plan import Plan
-        from prumerge.evaluate.records import Log
+        from prumerge.evaluate.processes import Processes
         from prumerge.evaluate.run import run
+        from prumerge.evaluate.tasks import DRAWN
         from prumerge.spec import make
 
-        plan = Plan.read(reducer, keep, benchmark, questions, unseen)
+        chosen = _options(task_option or [])
+        plan = Plan.read(reducer, keep, tasks, questions, unseen=unseen, data=data, options=chosen)
         options = shared.options_of(positions, separators, size_bias)
-        loaded, processor = open_model(model, device)
+        if not set(plan.tasks) <= set(DRAWN):
+            _ = plan.showings  # what is wrong with files is said before a model is loaded
+        loaded, processor = open_model(model, device, device_map)
         relevance = None
         if relevance_model is not None:
             relevance = shared.ClipRelevance(relevance_model, list(map(make, plan.methods)), loaded.device)
     settings = plan.settings(model, loaded, options)
     if relevance_model is not None:
         settings["relevance"] = relevance_model
-    log = Log(folder / "answers.jsonl", settings)
+    processes = Processes.of_environment()
+    log = Log(file_of(folder, processes.file), settings, together=True)
     if log.repaired:
         note("an unfinished last answer was cut off, it is asked again")
+    bar = progress("answering", made=lambda: len(log.records))
     try:
-        with progress("answering", made=lambda: len(log.records)) as track:
-            run(loaded, processor, plan, log, track, options, relevance)
+        with bar if processes.rank == 0 else nullcontext(_unseen) as track:
+            run(loaded, processor, plan, log, track, options, relevance, processes)
     except KeyboardInterrupt:
         note(f"stopped; {len(log.records)} answers are safe in {log.path}, the same command goes on there")
         sys.exit(130)
-    report(folder, log.records, chart, as_json)
+    processes.part()
+    if processes.rank == 0:
+        report(folder, log.records, chart, as_json)
+
+
+def _unseen(done: int, total: int) -> None:
+    """The progress of a process beside the one that shows its own."""
+
+
+def _options(given: list[str]) -> dict[str, str]:
+    """NAME=VALUE as a mapping. Raises PrumergeError for anything else."""
+    if wrong := [one for one in given if not one.partition("=")[0] or "=" not in one]:
+        raise PrumergeError(f"a task's option is NAME=VALUE, such as ocr=yes, not {short(wrong[0])!r}")
+    return {name: value for name, _, value in (one.partition("=") for one in given)}

@@ -6,8 +6,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prumerge.cli.output import note
-from prumerge.errors import PrumergeError, short
+from prumerge.cli.output import need, note
+from prumerge.errors import PrumergeError, short, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,24 +20,44 @@ if TYPE_CHECKING:
     from prumerge.tokens import Reduction, VisualTokens
 
 
-def open_model(name: str, device: str) -> tuple[Any, Any]:
-    """A model and its processor, on a device; PrumergeError if there is no such device."""
+def open_model(name: str, device: str, device_map: str | None = None) -> tuple[Any, Any]:
+    """A model and its processor, on a device or spread over all of them; PrumergeError if there is no such
+    device. Of several processes on a machine each takes its own GPU."""
+    import os
+
     import torch
 
     from prumerge.loading.load import load
 
+    if device_map is not None:
+        if device != "auto":
+            raise PrumergeError(f"--device-map says where the model goes; leave --device {device} out")
+        if device_map not in DEVICE_MAPS:
+            raise PrumergeError(unknown("device map", device_map, DEVICE_MAPS))
+        need("accelerate", "train")
+        return _noted(*load(name, device_map=device_map))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda" and "LOCAL_RANK" in os.environ:
+            device = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
     try:
         numbers = not torch.empty(0, device=device).is_meta  # which has shapes alone
     except (RuntimeError, AssertionError, NotImplementedError):
         numbers = False
     if not numbers:
         raise PrumergeError(f"there is no device {short(device)!r} to run on; take cpu, cuda, or auto")
-    model, processor = load(name)
+    model, processor = _noted(*load(name))
+    return model.to(device), processor
+
+
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+"""How Accelerate spreads a model."""
+
+
+def _noted(model: Any, processor: Any) -> tuple[Any, Any]:
     if model.adapted_to:
         note(f"this model was adapted to {model.adapted_to}")
-    return model.to(device), processor
+    return model, processor
 
 
 def show_media(path: Path, frames: int | None) -> Image | list[Image]:

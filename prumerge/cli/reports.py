@@ -31,7 +31,15 @@ def report(folder: Path, records: Sequence[Record], chart: str, as_json: bool) -
 
     from prumerge.evaluate.charts import pareto
     from prumerge.evaluate.records import by_method
-    from prumerge.evaluate.report import as_csv, beside_keep, complete, few, rivals, summarise
+    from prumerge.evaluate.report import (
+        as_csv,
+        beside_keep,
+        complete,
+        cut_short,
+        few,
+        rivals,
+        summarise,
+    )
 
     if not records:
         raise PrumergeError(f"there are no answers in {str(folder)!r} yet; run prumerge evaluate")
@@ -49,7 +57,7 @@ def report(folder: Path, records: Sequence[Record], chart: str, as_json: bool) -
         print_json(summary)
         return
     _print_rows(rows)
-    say(*(pair.sentence() for pair in pairs), *beside_keep(rows))
+    say(*(pair.sentence() for pair in pairs), *beside_keep(rows), *cut_short(rows))
     if len(complete(rows)) < len(rows):
         asked = ", ".join(f"{row.method} {row.questions}" for row in rows)
         say(f"Not all were asked the same questions ({asked}): only differences compare like with like.")
@@ -59,7 +67,7 @@ def report(folder: Path, records: Sequence[Record], chart: str, as_json: bool) -
 
 
 def _print_rows(rows: Sequence[Row]) -> None:
-    """What is right and what is lost first, then each benchmark by its own measure."""
+    """What is right and what is lost first, then each task by its own measure."""
     from prumerge.evaluate.report import columns
 
     names = columns(rows)

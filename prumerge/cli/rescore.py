@@ -21,9 +21,8 @@ def rescore(
     from prumerge.cli.reports import check, report
 
     check(chart)
-    from prumerge.evaluate.records import read
+    from prumerge.evaluate.log import read
     from prumerge.evaluate.report import rescored
 
-    file = path if path.is_file() else path / "answers.jsonl"
-    _, records = read(file)
-    report(file.parent, [rescored(record) for record in records], chart, as_json)
+    _, records = read(path)
+    report(path.parent if path.is_file() else path, [rescored(record) for record in records], chart, as_json)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from prumerge.errors import PrumergeError, short, unknown
+from prumerge.evaluate.asked import Showing, described, showings, sources
+from prumerge.evaluate.tasks import SCENES, names
+from prumerge.evaluate.tasks._task import Source
 from prumerge.models import device_of
 from prumerge.pipeline.options import Options
 from prumerge.reducer import Reducer
 from prumerge.spec import make, split_specs, with_keep
-from prumerge.tiny.benchmarks import BENCHMARKS, VIDEO, WHOLE
 from prumerge.tokens import VisualTokens
 
 
@@ -34,40 +39,53 @@ class Plan:
     """Visual tokens of a picture, or of each frame of a clip: counts, and shares of them below 1."""
     adaptive: bool
     """Whether adaptive methods run with their own choice as well, and the others at the mean of each."""
-    benchmarks: tuple[str, ...]
-    questions: int
-    """In each benchmark."""
-    unseen: bool = False
-    """Whether on a font and on coloured shapes that training never showed."""
+    tasks: Mapping[str, Source]
+    """By name, in the order in which they are asked."""
 
     @classmethod
-    def read(cls, methods: str, budgets: str, benchmarks: str, questions: int, unseen: bool = False) -> Plan:
-        """From what a user writes, names separated by commas. Raises ValueError naming what there is."""
-        names = list(dict.fromkeys(_parts(benchmarks)))
-        names = [*BENCHMARKS, *({VIDEO} & set(names))] if "all" in names else names
-        known = ("all", *BENCHMARKS, VIDEO)
-        if wrong := [name for name in names if name not in known]:
-            raise PrumergeError(unknown("benchmark", wrong[0], known))
+    def read(
+        cls,
+        methods: str,
+        budgets: str,
+        tasks: str,
+        questions: int | None = None,
+        *,
+        unseen: bool = False,
+        data: Path | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> Plan:
+        """From what a user writes, names separated by commas; `all` tasks are those about drawn scenes.
+
+        `questions` at most are asked in each task; without a number all there are, or 504 drawn ones.
+        `unseen` draws a font and coloured shapes that training never showed. `data` is the folder that holds
+        a folder for each task by its name, or the only task's own; `options` go to the tasks that take them.
+
+        Raises PrumergeError naming what there is.
+        """
+        asked = list(dict.fromkeys(_parts(tasks)))
+        if wrong := [name for name in asked if name not in ("all", *names())]:
+            raise PrumergeError(unknown("task", wrong[0], ("all", *names())))
+        if "all" in asked:
+            asked = list(dict.fromkeys([*SCENES, *(name for name in asked if name != "all")]))
+        places = sources(asked, questions, unseen=unseen, data=data, options=options)
         kept = _parts(budgets)
         counts = [_budget(budget) for budget in kept if budget != "auto"]
-        if questions % WHOLE or questions < WHOLE:
-            fewer = max(WHOLE, questions // WHOLE * WHOLE)
-            raise PrumergeError(
-                f"questions come in groups of {WHOLE}, which keep pairs and rotations whole and answers "
-                f"balanced: {fewer} or {fewer + WHOLE}, not {questions}"
-            )
         specs = list(dict.fromkeys([*split_specs(methods), "random"]))
         for spec in specs:
             method = make(spec).parts[-1]
             if method.keep != type(method).keep:
                 raise PrumergeError(f"{spec}: budgets are the same for all methods, give them by --keep")
         specs = [spec for spec in specs if spec != "none"]
-        return cls(
-            tuple(specs), tuple(dict.fromkeys(counts)), "auto" in kept, tuple(names), questions, unseen
-        )
+        return cls(tuple(specs), tuple(dict.fromkeys(counts)), "auto" in kept, places)
+
+    @cached_property
+    def showings(self) -> tuple[Showing, ...]:
+        """Every picture and clip with all that is asked about it, none of them open. Raises PrumergeError for
+        what is wrong with the files of a task."""
+        return tuple(showings(self.tasks))
 
     def settings(self, name: str, model: Any, options: Options | None = None) -> dict[str, Any]:
-        """What answers depend on; methods, budgets and benchmarks may be added to a run."""
+        """What answers depend on; methods, budgets and tasks may be added to a run."""
         given = (
             {} if options is None else {each.name: getattr(options, each.name) for each in fields(options)}
         )
@@ -78,9 +96,8 @@ class Plan:
             "model": name,
             "weights": fingerprint(model),
             "device": device_of(model).type,
-            "questions": self.questions,
-            "unseen": self.unseen,
             **changed,
+            "asked": described(self.tasks, (one for _, about in self.showings for one in about)),
         }
 
     def fixed(self, tokens: VisualTokens) -> list[Job]:

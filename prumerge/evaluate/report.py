@@ -5,23 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields, replace
-from functools import partial
+from dataclasses import astuple, dataclass, field, fields, replace
 from itertools import product
 from statistics import fmean
 
 import numpy as np
 
-from prumerge.evaluate.records import MEASURES, Record
-from prumerge.evaluate.scoring import accuracy, all_right, f1, mme, score, yes_or_no
+from prumerge.evaluate.records import Record
+from prumerge.evaluate.scoring import accuracy
 from prumerge.evaluate.statistics import Comparison, compare, holm
+from prumerge.evaluate.tasks import names, task
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method over all benchmarks."""
+    """One method over all tasks."""
 
     method: str
     questions: int
@@ -30,7 +30,7 @@ class Row:
     tokens_low: float
     tokens_high: float
     scores: dict[str, float]
-    """Each benchmark by its own measure."""
+    """Each task by its own measure."""
     accuracy: float
     """Percent of all questions, every question counting the same."""
     against_none: Comparison | None
@@ -41,58 +41,55 @@ class Row:
     decode_ms: float
     spec: str = ""
     """The reducer that ran; its `keep` is smaller than the budget where it makes tokens beside it."""
+    details: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What else a task's papers report, by task."""
+    cut: dict[str, int] = field(default_factory=dict)
+    """Answers that were cut at the most tokens that their task asks for, of tasks with any."""
 
 
 BLIND = "blind"
 
 
-def measure(benchmark: str, records: Sequence[Record]) -> float:
-    """The benchmark's own measure."""
-    if benchmark == "existence":
-        splits = sorted({record.split for record in records})
-        pairs = {
-            split: [(yes_or_no(r.prediction), r.gold) for r in records if r.split == split]
-            for split in splits
-        }
-        return sum(f1(pairs[split])["f1"] for split in splits) / len(splits)
-    if benchmark == "perception":
-        return mme((record.split, record.group, record.score) for record in records)
-    if benchmark == "circular":
-        return all_right((record.group, record.score) for record in records)
-    return accuracy(record.score for record in records)
-
-
 def summarise(groups: dict[str, list[Record]]) -> list[Row]:
     """A row for each method, in the order given, and one for answers that never look at the picture."""
-    base = {record.id: record.score for record in groups.get("none", [])}
+    base = {record.place: record.score for record in groups.get("none", [])}
     rows = [_row(method, records, {} if method == "none" else base) for method, records in groups.items()]
     return [*_corrected(rows), _row(BLIND, blind(max(groups.values(), key=len)), {})]
 
 
 def blind(records: Sequence[Record]) -> list[Record]:
-    """The same questions, each benchmark answered by the one answer that scores most there."""
+    """The same questions, each task answered by the one answer that scores most there, of the right answers
+    that are most frequent."""
     best: list[Record] = []
-    for name in benchmarks(records):
+    for name in tasks(records):
         asked = [
-            replace(record, tokens_kept=0, encode_ms=0.0, reduce_ms=0.0, prefill_ms=0.0, decode_ms=0.0)
+            replace(
+                record, tokens_kept=0, encode_ms=0.0, reduce_ms=0.0, prefill_ms=0.0, decode_ms=0.0, cut=False
+            )
             for record in records
-            if record.benchmark == name
+            if record.task == name
         ]
-        answers = sorted({record.gold for record in asked})
+        frequent = Counter(answer for record in asked for answer in record.gold)
+        most = max(4, min(64, _TRIES // len(asked)))
+        answers = sorted(answer for answer, _ in frequent.most_common(most))
         tries = [[rescored(replace(record, prediction=answer)) for record in asked] for answer in answers]
-        best += max(tries, key=partial(measure, name))
+        most_right: list[Record] = max(tries, key=task(name).summary)
+        best += most_right
     return best
 
 
-def benchmarks(records: Iterable[Record]) -> list[str]:
+_TRIES = 1_000_000  # of answers that look at nothing, in each task at most
+
+
+def tasks(records: Iterable[Record]) -> list[str]:
     """Those that the records belong to."""
-    there = {record.benchmark for record in records}
-    return [name for name in MEASURES if name in there]
+    there = {record.task for record in records}
+    return [name for name in names() if name in there]
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
-    """The benchmarks that any method was asked."""
-    return [name for name in MEASURES if any(name in row.scores for row in rows)]
+    """The tasks that any method was asked."""
+    return [name for name in names() if any(name in row.scores for row in rows)]
 
 
 def complete(rows: Sequence[Row]) -> list[Row]:
@@ -107,9 +104,21 @@ def few(rows: Sequence[Row], least: int = 100) -> str:
     if each >= least:
         return ""
     return (
-        f"{each} questions in each benchmark are few: a single answer moves its score by {100 / each:.1f} "
+        f"{each} questions in each task are few: a single answer moves its score by {100 / each:.1f} "
         "points; ask more by --questions before you believe a difference."
     )
+
+
+def cut_short(rows: Sequence[Row]) -> list[str]:
+    """For tasks with answers that were cut: how many, and where."""
+    counts: Counter[str] = Counter()
+    for row in rows:
+        counts.update(row.cut)
+    return [
+        f"{count} {'answer' if count == 1 else 'answers'} of {name} {'was' if count == 1 else 'were'} cut at "
+        f"{task(name).max_new_tokens} tokens."
+        for name, count in counts.items()
+    ]
 
 
 def beside_keep(rows: Sequence[Row]) -> list[str]:
@@ -123,19 +132,18 @@ def beside_keep(rows: Sequence[Row]) -> list[str]:
     return [f"{method}: {', '.join(budgets)}." for method, budgets in made.items()]
 
 
-def _row(method: str, records: Sequence[Record], base: dict[str, float]) -> Row:
+def _row(method: str, records: Sequence[Record], base: dict[tuple[str, str], float]) -> Row:
     kept = [record.tokens_kept for record in records]
-    both = [record for record in records if record.id in base]
+    both = [record for record in records if record.place in base]
+    by_task = {name: [record for record in records if record.task == name] for name in tasks(records)}
+    details = {name: task(name).details(own) for name, own in by_task.items()}
     return Row(
         method=method,
         questions=len(records),
         tokens=fmean(kept),
         tokens_low=float(np.percentile(kept, 5)),
         tokens_high=float(np.percentile(kept, 95)),
-        scores={
-            name: measure(name, [record for record in records if record.benchmark == name])
-            for name in benchmarks(records)
-        },
+        scores={name: task(name).summary(own) for name, own in by_task.items()},
         accuracy=accuracy(record.score for record in records),
         against_none=paired(both, base) if both else None,
         encode_ms=fmean(record.encode_ms for record in records),
@@ -143,20 +151,22 @@ def _row(method: str, records: Sequence[Record], base: dict[str, float]) -> Row:
         prefill_ms=fmean(record.prefill_ms for record in records),
         decode_ms=fmean(record.decode_ms for record in records),
         spec=records[0].spec,
+        details={name: told for name, told in details.items() if told},
+        cut=dict(Counter(record.task for record in records if record.cut)),
     )
 
 
 def rescored(record: Record) -> Record:
     """The record with its answer scored anew."""
-    return replace(record, score=score(record.benchmark, record.prediction, record.gold, record.options))
+    return replace(record, score=task(record.task).score(record.asked, record.prediction))
 
 
-def paired(records: Sequence[Record], other: dict[str, float]) -> Comparison:
+def paired(records: Sequence[Record], other: dict[tuple[str, str], float]) -> Comparison:
     """Records against another method's scores by question."""
     return compare(
         [record.score for record in records],
-        [other[record.id] for record in records],
-        [str(record.picture) for record in records],
+        [other[record.place] for record in records],
+        [record.cluster for record in records],
     )
 
 
@@ -189,8 +199,8 @@ def rivals(groups: dict[str, list[Record]]) -> list[Rivals]:
     for labels in budgets.values():
         leaders = dict.fromkeys([labels[0], *(label for label in labels if label.endswith("@auto"))])
         for first, second in product(leaders, labels):
-            other = {record.id: record.score for record in groups[second]}
-            both = [record for record in groups[first] if record.id in other]
+            other = {record.place: record.score for record in groups[second]}
+            both = [record for record in groups[first] if record.place in other]
             if both and first != second and (second, first) not in compared:
                 compared[first, second] = paired(both, other)
     corrected = holm([comparison.p for comparison in compared.values()])
@@ -203,14 +213,19 @@ def rivals(groups: dict[str, list[Record]]) -> list[Rivals]:
 def as_csv(rows: Sequence[Row]) -> str:
     """One line a method."""
     out = io.StringIO()
-    names, gaps = columns(rows), [field.name for field in fields(Comparison)]
+    asked, gaps = columns(rows), [field.name for field in fields(Comparison)]
+    more = list(
+        dict.fromkeys((name, one) for name in asked for row in rows for one in row.details.get(name, {}))
+    )
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["method", "questions", "tokens", "tokens_p5", "tokens_p95", *names, "accuracy", *gaps])
+    head = ["method", "questions", "tokens", "tokens_p5", "tokens_p95", *asked, "accuracy", *gaps]
+    writer.writerow([*head, *(f"{name}: {one}" for name, one in more)])
     for row in rows:
         tokens = [row.tokens, row.tokens_low, row.tokens_high]
-        scores = [row.scores.get(name, "") for name in names]
+        scores = [row.scores.get(name, "") for name in asked]
         gap = astuple(row.against_none) if row.against_none else [""] * len(gaps)
-        writer.writerow([row.method, row.questions, *tokens, *scores, row.accuracy, *gap])
+        detailed = [row.details.get(name, {}).get(one, "") for name, one in more]
+        writer.writerow([row.method, row.questions, *tokens, *scores, row.accuracy, *gap, *detailed])
     return out.getvalue()
 
 

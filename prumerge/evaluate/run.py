@@ -12,9 +12,13 @@ from typing import Any, TypeAlias
 import torch
 from PIL.Image import Image
 
+from prumerge.evaluate.asked import Showing
+from prumerge.evaluate.log import Log
 from prumerge.evaluate.plan import Job, Plan, at, compares_frames, is_adaptive
-from prumerge.evaluate.records import Log, Record, by_method
-from prumerge.evaluate.scoring import score
+from prumerge.evaluate.processes import ALONE, Processes
+from prumerge.evaluate.records import Record, by_method
+from prumerge.evaluate.tasks import task
+from prumerge.evaluate.tasks._task import Question
 from prumerge.generate.answer import said
 from prumerge.generate.stopwatch import Stopwatch
 from prumerge.layers.pruning import average_tokens, pruning
@@ -26,14 +30,14 @@ from prumerge.pipeline.options import DEFAULT, Options, Relevance
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
 from prumerge.pipeline.splice import column_sizes
-from prumerge.tiny.benchmarks import Item, asked
-from prumerge.tiny.scenes import Scene
 from prumerge.tokens import VisualTokens
 
 PICTURES = 8
 """Pictures that are encoded together, at least."""
+ROWS = 96
+"""Questions that are answered together, at most."""
 
-Asked: TypeAlias = tuple[range, Item]
+Asked: TypeAlias = tuple[range, Question]
 """A question, and the places of its pictures among those encoded together."""
 
 
@@ -50,7 +54,7 @@ class Asker:
     def prompt(self, images: Sequence[Image], about: Sequence[Asked]) -> Prompt:
         """Questions about some of the pictures as one batch."""
         rows = [[images[place] for place in places] for places, _ in about]
-        inputs = prepare_batch(self.processor, rows, [item.question for _, item in about])
+        inputs = prepare_batch(self.processor, rows, [item.text for _, item in about])
         return Prompt.read(self.model, inputs.to(device_of(self.model)))
 
     def pipeline(self, spec: str) -> Pipeline:
@@ -69,22 +73,27 @@ def run(
     track: Callable[[int, int], None],
     options: Options | None = None,
     relevance: Callable[[Sequence[str]], Relevance] | None = None,
+    processes: Processes = ALONE,
 ) -> None:
     """Answer all that is not in the log yet; `track` is told how many answers came and how many will.
 
     Adaptive methods go first; then the others are asked at the mean number of tokens that each of them kept.
     Prompts are shortened as `options` say; `relevance` takes a question for each picture of a batch and gives
-    what `Options.relevance` is.
+    what `Options.relevance` is. Of several processes each answers what is asked about its own pictures; when
+    all are done, each log knows the answers of all.
 
-    Raises PrumergeError for a budget that a method cannot meet, and what a method says it lacks.
+    Raises PrumergeError for a budget that a method cannot meet, and what a method or a task says it lacks.
     """
     asker = Asker(model, processor, options or DEFAULT, relevance)
-    tokens = sample(asker, plan)
-    each = plan.questions * len(plan.benchmarks)
+    tokens = sample(asker, plan.showings)
+    showings = processes.share(plan.showings)
+    each = sum(len(questions) for _, questions in showings)
     own, fixed = plan.own_choice(), plan.fixed(tokens)
     rivals = [spec for spec in plan.methods if not is_adaptive(spec)]
     total = each * (len(fixed) + len(own) * (1 + len(rivals)))
-    ask(asker, [*fixed, *own], plan, log, lambda done: track(done, total))
+    ask(asker, [*fixed, *own], showings, log, lambda done: track(done, total))
+    if processes.meet():
+        log.read_again()
     groups, one = by_method(log.records), tokens.patches / tokens.grid[0]
     # Of one picture: a clip has several.
     means = {
@@ -94,51 +103,96 @@ def run(
     matched = [at(spec, mean, tokens) for mean in sorted(means) for spec in rivals]
     matched = [job for job in matched if job not in fixed]
     total = each * (len(fixed) + len(own) + len(matched))
-    ask(asker, matched, plan, log, lambda done: track(done, total))
+    ask(asker, matched, showings, log, lambda done: track(done, total))
+    if processes.meet():
+        log.read_again()
 
 
 @torch.inference_mode()
-def sample(asker: Asker, plan: Plan) -> VisualTokens:
-    """The visual tokens of the first question's picture or clip, to count on."""
-    frames, items = next(asked(1, plan.benchmarks))
-    images = [frame.image for frame in frames]
-    about = [(range(len(images)), items[0])]
+def sample(asker: Asker, showings: Sequence[Showing]) -> VisualTokens:
+    """The visual tokens of the first picture or clip, to count on."""
+    opens, questions = showings[0]
+    images = opens()
+    about = [(range(len(images)), questions[0])]
     pictures = asker.pipeline("none").encode(asker.prompt(images, about))
     return VisualTokens.from_frames(pictures) if len(images) > 1 else pictures[0]
 
 
 @torch.inference_mode()
-def ask(asker: Asker, jobs: Sequence[Job], plan: Plan, log: Log, advance: Callable[[int], None]) -> None:
-    """Every question of the plan to every method; what the log holds is not asked again."""
+def ask(
+    asker: Asker,
+    jobs: Sequence[Job],
+    showings: Sequence[Showing],
+    log: Log,
+    advance: Callable[[int], None],
+) -> None:
+    """Every question to every method; what the log holds is not asked again, and no picture is opened about
+    which nothing is left to ask."""
     if not jobs:
         return
     done = {record.key for record in log.records}
     pipelines = {job: asker.pipeline(job.spec) for job in jobs}
     towers = dict.fromkeys(pipeline.placed.tower for pipeline in pipelines.values())
-    scenes = asked(plan.questions, plan.benchmarks, plan.unseen)
-    while batch := _next_pictures(scenes):
-        images, items = batch
-        left = {job: [one for one in items if (job.label, one[1].id) not in done] for job in jobs}
-        advance(sum(len(items) - len(rest) for rest in left.values()))
+    for batch in _batches(showings):
+        known = {
+            (job, one): (job.label, one.task, one.id) in done for job in jobs for _, a in batch for one in a
+        }
+        advance(sum(known.values()))
+        if all(known.values()):
+            continue
+        images, items = _opened(batch)
+        left = {job: [one for one in items if not known[job, one[1]]] for job in jobs}
         prompt_of = cache(partial(asker.prompt, images))  # the same questions once, for all methods
         for tower in towers:  # once for all methods that leave the tower alone, anew for each that does not
             encoded = None
             for job, pipeline in pipelines.items():
-                about = left[job]
-                if not about or pipeline.placed.tower != tower:
+                if pipeline.placed.tower != tower:
                     continue
-                prompt = prompt_of(tuple(about))
-                if prompt.family.reads_text:  # it looks at a picture anew for each question
-                    encoded = _encoded(asker, pipeline, prompt, range(len(about)))
-                    rows = list(encoded.rows.values())
-                else:
-                    if encoded is None:
-                        once = {places: (places, item) for places, item in items}
-                        encoded = _encoded(asker, pipeline, prompt_of(tuple(once.values())), list(once))
-                    rows = [encoded.rows[places] for places, _ in about]
-                encode_ms = encoded.milliseconds / (len(about) if prompt.family.reads_text else len(items))
-                log.append(*_answers(asker, job, pipeline, prompt, rows, about, encode_ms))
-                advance(len(about))
+                for about in _parts(left[job]):
+                    prompt = prompt_of(about)
+                    if prompt.family.reads_text:  # it looks at a picture anew for each question
+                        encoded = _encoded(asker, pipeline, prompt, range(len(about)))
+                        rows = list(encoded.rows.values())
+                    else:
+                        if encoded is None:
+                            once = {places: (places, item) for places, item in items}
+                            encoded = _encoded(asker, pipeline, prompt_of(tuple(once.values())), list(once))
+                        rows = [encoded.rows[places] for places, _ in about]
+                    encode_ms = encoded.milliseconds / (
+                        len(about) if prompt.family.reads_text else len(items)
+                    )
+                    log.append(*_answers(asker, job, pipeline, prompt, rows, about, encode_ms))
+                    advance(len(about))
+
+
+def _batches(showings: Sequence[Showing]) -> Iterator[list[Showing]]:
+    """Some pictures or clips together, by the number of frames that their tasks show."""
+    batch: list[Showing] = []
+    pictures = 0
+    for showing in showings:
+        batch.append(showing)
+        pictures += task(showing[1][0].task).frames
+        if pictures >= PICTURES:
+            yield batch
+            batch, pictures = [], 0
+    if batch:
+        yield batch
+
+
+def _opened(batch: Sequence[Showing]) -> tuple[list[Image], list[Asked]]:
+    """The pictures, the frames of a clip together, and each question with the places of its pictures."""
+    images: list[Image] = []
+    items: list[Asked] = []
+    for opens, questions in batch:
+        frames = opens()
+        places = range(len(images), len(images) + len(frames))
+        images += frames
+        items += [(places, question) for question in questions]
+    return images, items
+
+
+def _parts(about: Sequence[Asked]) -> Iterator[tuple[Asked, ...]]:
+    return (tuple(about[first : first + ROWS]) for first in range(0, len(about), ROWS))
 
 
 @dataclass(frozen=True)
@@ -159,20 +213,6 @@ def _encoded(asker: Asker, pipeline: Pipeline, prompt: Prompt, rows: Sequence[An
     return _Encoded(found, watch.lap())
 
 
-def _next_pictures(
-    scenes: Iterator[tuple[tuple[Scene, ...], list[Item]]],
-) -> tuple[list[Image], list[Asked]] | None:
-    """Some pictures, the frames of a clip together, and each question with the places of its pictures."""
-    images: list[Image] = []
-    items: list[Asked] = []
-    while len(images) < PICTURES and (following := next(scenes, None)):
-        frames, about = following
-        places = range(len(images), len(images) + len(frames))
-        images += [frame.image for frame in frames]
-        items += [(places, item) for item in about]
-    return (images, items) if items else None
-
-
 def _decisions(
     asker: Asker,
     pipeline: Pipeline,
@@ -188,7 +228,7 @@ def _decisions(
     flat = [[VisualTokens.from_frames(row)] if options.clip else row for row in once]
     together = options.but(clip=False)  # by now
     if asker.relevance is not None:
-        questions = [item.question for row, (_, item) in zip(flat, about, strict=True) for _ in row]
+        questions = [item.text for row, (_, item) in zip(flat, about, strict=True) for _ in row]
         together = together.but(relevance=asker.relevance(questions))
     pictures = shown(prompt, [one for row in flat for one in row], together)
     found = iter(pipeline.decide(pictures))
@@ -218,21 +258,24 @@ def _answers(
     shorter = pipeline.splice(prompt, decisions, embeddings)
     sizes = column_sizes(model, shorter, decisions) if options.size_bias else None
     encode_ms += watch.lap() / len(about)  # the projector
+    limits = [task(item.task).max_new_tokens for _, item in about]
     with pruning(prompt.model, pipeline.placed.layers, sizes) as inside:
-        generated = model.generate(**shorter, max_new_tokens=12, do_sample=False, streamer=watch)
+        generated = model.generate(**shorter, max_new_tokens=max(limits), do_sample=False, streamer=watch)
     kept = iter(average_tokens(inside, [len(one) for one in decisions]))
-    answers = asker.processor.batch_decode(said(prompt, shorter, generated), skip_special_tokens=True)
+    new = said(prompt, shorter, generated).tolist()
+    written = [_ended(row, limit, model) for row, limit in zip(new, limits, strict=True)]
+    answers = asker.processor.batch_decode([ids for ids, _ in written], skip_special_tokens=True)
     return [
         Record(
-            benchmark=item.benchmark,
+            task=item.task,
             id=item.id,
             picture=item.picture,
             method=job.label,
             spec=job.spec,
-            question=item.question,
+            question=item.text,
             gold=item.gold,
             prediction=answer,
-            score=score(item.benchmark, answer, item.gold, item.options),
+            score=task(item.task).score(item, answer),
             split=item.split,
             group=item.group,
             options=item.options,
@@ -242,6 +285,18 @@ def _answers(
             reduce_ms=reduce_ms,
             prefill_ms=watch.laps[1] / len(about),
             decode_ms=(watch.laps[-1] - watch.laps[1]) / len(about),
+            answer_tokens=len(ids),
+            cut=cut,
         )
-        for (_, item), row, own, answer in zip(about, rows, each, map(str.strip, answers), strict=True)
+        for (_, item), row, own, answer, (ids, cut) in zip(
+            about, rows, each, map(str.strip, answers), written, strict=True
+        )
     ]
+
+
+def _ended(ids: Sequence[int], limit: int, model: Any) -> tuple[list[int], bool]:
+    """The tokens of an answer without what ends it and pads it, `limit` at most, and whether it was cut."""
+    ends = model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends]
+    place = next((place for place, one in enumerate(ids) if one in ends), len(ids))
+    return list(ids[: min(place, limit)]), place >= limit

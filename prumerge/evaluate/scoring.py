@@ -1,6 +1,6 @@
 """How answers are scored, as pure functions of strings, by the rules of the benchmarks in PruMerge's paper.
 
-A scorer takes one prediction and its gold answer, an aggregate all rows of a benchmark. The rules are those
+A scorer takes one prediction and its gold answer, an aggregate all rows of a task. The rules are those
 of the LLaVA-1.5 protocol.
 """
 
@@ -106,14 +106,3 @@ def mme(rows: Iterable[tuple[str, str, float]]) -> float:
     for subtask, picture, score in rows:
         subtasks[subtask].append((picture, score))
     return sum(accuracy(score for _, score in pairs) + all_right(pairs) for pairs in subtasks.values())
-
-
-def score(benchmark: str, prediction: str, gold: str, options: int) -> float:
-    """One answer's score, 0 to 1, by the rules of the benchmark that a mini-benchmark mirrors."""
-    if benchmark in ("attribute", "reading", "video"):
-        return vqa(prediction, [gold])
-    if benchmark == "existence":
-        return float(yes_or_no(prediction) == gold)
-    if benchmark == "perception":
-        return float(mme_yes_or_no(prediction) == gold)
-    return float(letter(prediction, options) == gold)

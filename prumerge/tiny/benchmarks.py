@@ -7,6 +7,7 @@ are balanced, right letters are spread evenly, and negatives are chosen as POPE 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.random import Generator
@@ -55,28 +56,22 @@ def pictures(count: int, names: tuple[str, ...], unseen: bool = False) -> Iterat
     asked = dict.fromkeys(names, 0)
     seed = UNSEEN.start if unseen else FIRST
     while min(asked.values()) < count:
-        drawn, items = scene(seed), []
+        found, items = drawn(seed), []
         for name in names:
             if asked[name] < count:
                 random = np.random.default_rng((seed, list(BENCHMARKS).index(name)))
-                new = BENCHMARKS[name](drawn, asked[name], random)
+                new = BENCHMARKS[name](found, asked[name], random)
                 items += new[: count - asked[name]]
                 asked[name] += len(new[: count - asked[name]])
         if items:
-            yield drawn, items
+            yield found, items
         seed += 1
 
 
-def asked(
-    count: int, names: tuple[str, ...], unseen: bool = False
-) -> Iterator[tuple[tuple[Scene, ...], list[Item]]]:
-    """What is shown (a scene, or the frames of a clip) with what is asked about it."""
-    if stills := tuple(name for name in names if name != VIDEO):
-        for drawn, items in pictures(count, stills, unseen):
-            yield (drawn,), items
-    if VIDEO in names:
-        for clip, items in video(count, unseen):
-            yield clip.frames, items
+@lru_cache(maxsize=64)  # several tasks ask about the same
+def drawn(seed: int) -> Scene:
+    """The scene of this seed."""
+    return scene(seed)
 
 
 def video(count: int, unseen: bool = False) -> Iterator[tuple[clips.Clip, list[Item]]]:
@@ -90,8 +85,8 @@ def video(count: int, unseen: bool = False) -> Iterator[tuple[clips.Clip, list[I
         for split, ask in kinds:
             question = ask(drawn, random)
             if question and number + len(items) < count:
-                name = f"{VIDEO}-{number + len(items):04}"
-                items.append(Item(VIDEO, name, seed, question.text, question.answer, split=split))
+                name = f"video-{number + len(items):04}"
+                items.append(Item("video", name, seed, question.text, question.answer, split=split))
         number += len(items)
         yield drawn, items
         seed += 1
@@ -177,7 +172,6 @@ def mme(drawn: Scene, number: int, random: Generator) -> list[Item]:
     ]
 
 
-VIDEO = "video"
 BENCHMARKS = {
     "attribute": vqa,
     "choice": scienceqa,

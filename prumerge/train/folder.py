@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prumerge.errors import PrumergeError
-from prumerge.evaluate.records import differences
+from prumerge.evaluate.log import differences
 
 
 def claim(folder: Path, settings: dict[str, Any]) -> None:
@@ -23,8 +23,10 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
             before = json.loads(file.read_text())
         except ValueError:
             raise PrumergeError(f"{file} cannot be read; choose another --output") from None
-        if changes := differences(before, settings):
-            raise PrumergeError(f"{folder} is a run with other settings ({changes}); choose another --output")
+        if told := differences(before, settings):
+            raise PrumergeError(
+                f"{folder} is a run with other settings ({'; '.join(told)}); choose another --output"
+            )
         return
     if folder.is_dir() and any(folder.iterdir()):
         raise PrumergeError(f"{folder} holds other things than a run; choose another --output")

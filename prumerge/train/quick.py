@@ -8,8 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from prumerge.evaluate.log import Log
 from prumerge.evaluate.plan import Plan, fingerprint
-from prumerge.evaluate.records import Log
 from prumerge.evaluate.run import Asker, ask, sample
 from prumerge.pipeline.options import Options
 from prumerge.tiny.questions import balanced
@@ -44,8 +44,8 @@ def accuracy(
     many, by a label for each. `track` is told how many are answered, and how many there are."""
     plan = Plan.read(reducer, str(visual), "all", questions)
     asker = Asker(model, processor, options or Options())
-    jobs = [job for job in plan.fixed(sample(asker, plan)) if not job.label.startswith("random")]
-    total, done = len(jobs) * questions * len(plan.benchmarks), 0
+    jobs = [job for job in plan.fixed(sample(asker, plan.showings)) if not job.label.startswith("random")]
+    total, done = len(jobs) * questions * len(plan.tasks), 0
 
     def more(count: int) -> None:
         nonlocal done
@@ -54,7 +54,7 @@ def accuracy(
 
     with TemporaryDirectory() as folder:
         log = Log(Path(folder) / "answers.jsonl", {"weights": fingerprint(model)})
-        ask(asker, jobs, plan, log, more)
+        ask(asker, jobs, plan.showings, log, more)
     scores = {job.label: [each.score for each in log.records if each.method == job.label] for job in jobs}
     return {label: (round(sum(own)), len(own)) for label, own in scores.items()}
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 import prumerge
 from prumerge.catalogue import families
-from prumerge.evaluate.records import read
+from prumerge.evaluate.log import read
 from prumerge.tiny import samples
 from prumerge.tiny.vocabulary import make_processor, unknown_words
 

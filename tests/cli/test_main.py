@@ -157,7 +157,7 @@ def test_what_the_package_warns_of_is_a_note_and_what_others_warn_of_is_left_alo
         ("prumerge roofline --hardware v100,l4", {"v100,l4", "v100,l40s"}),
         ("prumerge roofline --model qwen", None),
         ("prumerge show --sample 98000", {"9800013", "9800024", "9800029", "9800092"}),
-        ("prumerge evaluate --benchmark e", {"existence"}),
+        ("prumerge evaluate --benchmark e", {"existence", "easy_vqa"}),
     ],
 )
 def test_shells_complete_names(incomplete, words):

@@ -8,8 +8,7 @@ import pytest
 from solving import solve
 
 from prumerge.tiny import SCENES_PER_SEED
-from prumerge.tiny.benchmarks import BENCHMARKS, FIRST, WHOLE, pictures
-from prumerge.tiny.benchmarks import asked as asked_with_pictures
+from prumerge.tiny.benchmarks import BENCHMARKS, FIRST, WHOLE, pictures, video
 from prumerge.tiny.questions import Question
 from prumerge.tiny.scenes import HELD_OUT, SHAPES, TRAIN, UNSEEN, UNSEEN_PAIRS, Scene
 
@@ -159,11 +158,10 @@ def test_circular_moves_the_options_of_one_question_round(asked):
 # clips and what training never showed
 
 
-def test_clips_are_asked_in_equal_parts_with_their_eight_frames():
-    found = list(asked_with_pictures(WHOLE, ("existence", "video")))
-    clips = [(frames, items) for frames, items in found if items[0].benchmark == "video"]
+def test_clips_are_asked_in_equal_parts_about_their_eight_frames():
+    clips = list(video(WHOLE))
     items = [item for _, about in clips for item in about]
-    assert all(len(frames) == (8 if about[0].benchmark == "video" else 1) for frames, about in found)
+    assert {len(clip.frames) for clip, _ in clips} == {8}
     assert len(items) == len({item.id for item in items}) == WHOLE
     splits = Counter(item.split for item in items)
     assert set(splits) == {"motion", "mover", "clip attribute"}
@@ -171,7 +169,9 @@ def test_clips_are_asked_in_equal_parts_with_their_eight_frames():
 
 
 def test_the_unseen_split_is_of_scenes_that_training_could_not_draw():
-    for frames, items in asked_with_pictures(WHOLE, ("attribute", "reading", "video"), unseen=True):
+    stills = [((drawn,), items) for drawn, items in pictures(WHOLE, ("attribute", "reading"), unseen=True)]
+    clips = [(clip.frames, items) for clip, items in video(WHOLE, unseen=True)]
+    for frames, items in stills + clips:
         pairs = {(thing.colour, thing.kind) for thing in frames[0].objects if thing.kind in SHAPES}
         assert pairs <= set(UNSEEN_PAIRS)
         assert all(item.picture in UNSEEN for item in items)

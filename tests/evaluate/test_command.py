@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from prumerge.cli import app
-from prumerge.evaluate.records import read
+from prumerge.evaluate.log import read
 
 SMALL = ["--benchmark", "existence,perception", "--reducer", "prumerge", "--keep", "36", "--questions", "24"]
 ANSWERS = 3 * 2 * 24  # none, prumerge and random
@@ -76,7 +76,7 @@ def test_kill_9_in_the_middle_loses_nothing_and_changes_nothing(evaluated, run, 
     killed = tmp_path / "killed"
     program = (  # the command itself, slowed down so that it can be hit in the middle
         "import time\n"
-        "from prumerge.evaluate.records import Log\n"
+        "from prumerge.evaluate.log import Log\n"
         "append = Log.append\n"
         "Log.append = lambda log, *records: (append(log, *records), time.sleep(0.2))\n"
         "from prumerge.cli import main\n"
@@ -94,7 +94,7 @@ def test_kill_9_in_the_middle_loses_nothing_and_changes_nothing(evaluated, run, 
     assert 30 < survived.count(b"\n") < ANSWERS
     assert not {path.name for path in killed.iterdir()} & REPORTS
 
-    answers.write_bytes(survived + b'{"benchmark": "exist')  # and a line that was not finished
+    answers.write_bytes(survived + b'{"task": "exist')  # and a line that was not finished
     code, resumed, err = run("evaluate", *asking, "-o", killed)
     assert (code, "an unfinished last answer was cut off" in err) == (0, True)
     assert answers.read_bytes().startswith(survived)
@@ -146,7 +146,7 @@ def test_rescore_prints_json_and_reports_what_there_is_of_an_interrupted_run(eva
     assert "Not all were asked the same questions (none " in run("rescore", folder)[1]
 
 
-def test_a_table_of_methods_that_were_asked_different_benchmarks(evaluated, run, asking):
+def test_a_table_of_methods_that_were_asked_different_tasks(evaluated, run, asking):
     folder, _ = evaluated
     more = ["--benchmark", "existence,choice", "--reducer", "topk", "--keep", "36", "--questions", "24"]
     code, out, _ = run("evaluate", *asking, *more, "-o", folder)
@@ -164,7 +164,8 @@ def test_other_settings_are_refused_and_nothing_is_changed(evaluated, run, askin
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     code, out, err = run("evaluate", *asking, "--questions", "48", "-o", folder)
     assert (code, out) == (2, "")
-    assert "was made with other settings (questions was 24, now 48); choose another --output" in err
+    changes = "; ".join(f"questions of {name} was 24, now 48" for name in ("existence", "perception"))
+    assert f"was made with other settings ({changes}); choose another --output" in err
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -204,12 +205,21 @@ def test_reports_are_written_whole_or_not_at_all(evaluated, run, monkeypatch):
         (["rescore", __file__], "is no file of answers: line 1 holds no settings"),
         (
             ["evaluate", "--benchmark", "colours"],
-            "there is no benchmark 'colours'; choose one of: all, attribute",
+            "there is no task 'colours'; choose one of: all, attribute",
         ),
+        (["evaluate", "--task", "colours"], "there is no task 'colours'; choose one of: all, attribute"),
+        (["evaluate", "--task", "custom"], "custom reads a .jsonl file with image, question and answer"),
+        (["evaluate", "--task", "custom", "--data", "nowhere"], "there is no folder 'nowhere'; custom reads"),
+        (["evaluate", "--data", "nowhere"], "nothing is read from a folder; leave --data out"),
+        (["evaluate", "--task", "easy_vqa", "--unseen"], "easy_vqa has its own; leave --unseen out"),
+        (["evaluate", "--task-option", "ocr"], "a task's option is NAME=VALUE, such as ocr=yes, not 'ocr'"),
+        (["evaluate", "--task-option", "ocr=yes"], "no option 'ocr'; choose one of: unseen"),
+        (["evaluate", "--device-map", "odd"], "there is no device map 'odd'; choose one of: auto, balanced"),
+        (["evaluate", "--device-map", "auto", "--device", "cpu"], "leave --device cpu out"),
         (["evaluate", "--keep", "few"], "budgets are whole numbers of visual tokens, shares of them or auto"),
         (["evaluate", "--keep", "36,150%"], "such as 36,25%,auto, not '150%'"),
         (["evaluate", "--keep", "36,,auto"], "such as 36,25%,auto, not ''"),
-        (["evaluate", "--keep", "577"], "keep is more than the 576 visual tokens"),
+        (["evaluate", "--quick", "--keep", "577"], "keep is more than the 576 visual tokens"),
         (["evaluate", "--questions", "100"], "96 or 120, not 100"),
         (["evaluate", "--quick", "--keep", "1"], "prumerge cannot hand over as few as 1 visual tokens"),
         (["evaluate", "--model", "no/where"], "there is no model to load at 'no/where'"),
@@ -237,11 +247,11 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(
         (1, "hello", "is no file of answers: line 1 holds no settings"),
         (3, "hello", "line 3: 'hello' is no answer; take the line out, or run evaluate anew"),
         (3, "[1, 2]", "line 3: '[1, 2]' is no answer; take the line out, or run evaluate anew"),
-        (3, "{}", "line 3: 'benchmark' is missing; take the line out, or run evaluate anew"),
+        (3, "{}", "line 3: 'task' is missing; take the line out, or run evaluate anew"),
         (
             4,
-            {"benchmark": "existance"},
-            "line 4: there is no benchmark 'existance' (did you mean 'existence'?)",
+            {"task": "existance"},
+            "line 4: there is no task 'existance' (did you mean 'existence'?)",
         ),
         (4, {"score": "much"}, "line 4: score cannot be 'much'; take the line out, or run evaluate anew"),
         (4, {"picture": True}, "line 4: picture cannot be True; take the line out, or run evaluate anew"),
@@ -294,10 +304,7 @@ def test_the_table_fits_the_terminal_and_its_numbers_stay_whole(evaluated, run, 
 
 
 def test_few_questions_say_that_they_are_few(evaluated):
-    assert (
-        "24 questions in each benchmark are few: a single answer moves its score by 4.2 points"
-        in evaluated[1]
-    )
+    assert "24 questions in each task are few: a single answer moves its score by 4.2 points" in evaluated[1]
 
 
 def test_the_extra_token_is_said_beside_keep(evaluated):
@@ -334,3 +341,74 @@ def test_a_folder_without_a_single_answer_has_no_table(run, tmp_path):
     (tmp_path / "answers.jsonl").write_text('{"settings": {}}\n')
     code, _, err = run("rescore", tmp_path)
     assert (code, "there are no answers in" in err) == (2, True)
+
+
+# tasks on the user's disk
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """A folder with questions about drawn scenes as a task of one's own."""
+    from prumerge.tiny.benchmarks import pictures
+
+    folder = tmp_path / "data" / "custom"
+    folder.mkdir(parents=True)
+    lines = []
+    for drawn, items in pictures(6, ("attribute", "existence")):
+        drawn.image.save(folder / f"{drawn.seed}.png")
+        for item in items:
+            row = {
+                "id": item.id,
+                "image": f"{drawn.seed}.png",
+                "question": item.question,
+                "answer": item.gold,
+            }
+            lines.append(json.dumps({**row, "split": item.benchmark}))
+    (folder / "rows.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def test_tasks_are_asked_together_and_reported_with_their_details(run, small, rows, tmp_path):
+    tasks = ["--task", "custom,existence", "--data", rows.parent, "--reducer", "topk", "--keep", "36"]
+    code, out, _ = run("evaluate", *tasks, "--questions", "24", "--model", small, "-o", tmp_path / "run")
+    assert code == 0
+    none, *_ = table(tmp_path / "run")
+    assert {"existence", "custom", "custom: attribute", "custom: existence"} <= set(none)
+    assert none["questions"] == "36"
+    records = read(tmp_path / "run")[1]
+    assert all(0 <= record.answer_tokens <= (12 if record.task == "existence" else 16) for record in records)
+    for name, limit in (("custom", 16), ("existence", 12)):
+        cut = sum(record.cut for record in records if record.task == name)
+        assert cut == sum(record.answer_tokens == limit for record in records if record.task == name)
+        assert (f"of {name} were cut at {limit} tokens." in out) == (cut > 1)
+
+
+def test_labels_that_changed_do_not_continue_a_run(run, small, rows, tmp_path):
+    asking = ["--task", "custom", "--data", rows, "--reducer", "none", "--keep", "36", "--model", small]
+    asking += ["-o", tmp_path / "run"]
+    assert run("evaluate", *asking)[0] == 0
+    moved = rows.rename(tmp_path / "elsewhere")
+    asking[3] = moved
+    assert run("evaluate", *asking)[0] == 0
+    labels = moved / "rows.jsonl"
+    labels.write_text(labels.read_text().replace('"yes"', '"no"'))
+    code, _, err = run("evaluate", *asking)
+    assert (code, "(the questions of custom are others now); choose another --output" in err) == (2, True)
+
+
+def test_a_model_may_be_spread_over_devices(run, small, rows, tmp_path):
+    asking = ["--task", "custom", "--data", rows, "--reducer", "none", "--keep", "36", "--questions", "2"]
+    asking += ["--model", small, "-o", tmp_path / "run"]
+    assert run("evaluate", *asking, "--device-map", "auto")[0] == 0
+
+
+def test_tasks_are_listed(run):
+    from prumerge.evaluate.tasks import names
+
+    code, out, _ = run("tasks")
+    assert (code, all(name in out for name in names())) == (0, True)
+    assert "--task-option unseen=yes" in out
+    listed = {one["name"]: one for one in json.loads(run("tasks", "--json")[1])}
+    assert tuple(listed) == names()
+    assert listed["custom"]["data"].startswith("a .jsonl file")
+    assert listed["existence"]["measure"] == "mean F1 of 3 splits"

@@ -6,7 +6,7 @@ import io
 import pytest
 from builders import record
 
-from prumerge.evaluate.records import MEASURES, by_method
+from prumerge.evaluate.records import by_method
 from prumerge.evaluate.report import (
     BLIND,
     as_csv,
@@ -14,20 +14,21 @@ from prumerge.evaluate.report import (
     blind,
     columns,
     complete,
+    cut_short,
     few,
-    measure,
     rescored,
     rivals,
     summarise,
 )
 from prumerge.evaluate.statistics import holm, mcnemar
+from prumerge.evaluate.tasks import DRAWN
 
 
-def answers(method, right, *, benchmark="attribute", tokens=36, gold="red"):
+def answers(method, right, *, task="attribute", tokens=36, gold="red"):
     """One method's answers; `right` is a string of 1 (right) and 0."""
     return [
         record(
-            f"{benchmark}-{place:04}",
+            f"{task}-{place:04}",
             method=method,
             tokens_kept=tokens,
             gold=gold,
@@ -43,38 +44,12 @@ def table(*runs):
     return {row.method: row for row in summarise(groups)}
 
 
-# measures
-
-
-def test_existence_is_the_mean_f1_of_its_splits():
-    def one(split, prediction, gold):
-        return record(benchmark="existence", split=split, prediction=prediction, gold=gold, score=0.0)
-
-    rows = [one("random", "yes", "yes"), one("random", "no", "no"), one("popular", "Yes.", "yes")]
-    assert measure("existence", rows) == 100
-    assert measure("existence", [*rows, one("popular", "garbage", "no")]) == pytest.approx(
-        (100 + 200 / 3) / 2
-    )
-
-
-def test_perception_adds_pairs_and_circular_wants_all_rotations():
-    pairs = [
-        record(benchmark="perception", split="colour", group=group, score=score)
-        for group, score in [("1", 1.0), ("1", 1.0), ("2", 1.0), ("2", 0.0)]
-    ]
-    assert measure("perception", pairs) == 75 + 50
-    turns = [
-        record(benchmark="circular", group=str(place // 4), score=float(place > 0)) for place in range(8)
-    ]
-    assert measure("circular", turns) == 50
+# rows
 
 
 def test_scoring_anew_reads_the_answer_and_not_the_score():
     assert rescored(record(prediction="Red!", score=0.0)).score == 1.0
     assert rescored(record("choice-0000", prediction="(b)", gold="B", options=4, score=0.0)).score == 1.0
-
-
-# rows
 
 
 def test_a_row_counts_tokens_and_averages_times():
@@ -111,7 +86,7 @@ def test_a_run_without_none_yet_has_a_table_all_the_same():
 # blind
 
 
-def test_blind_is_the_best_single_answer_of_each_benchmark():
+def test_blind_is_the_best_single_answer_of_each_task():
     attribute = [
         record(f"attribute-{place:04}", gold=gold) for place, gold in enumerate(["red", "blue", "blue"])
     ]
@@ -174,7 +149,7 @@ def test_rivals_are_corrected_over_all_pairs():
 
 
 def test_methods_without_a_common_question_are_no_rivals():
-    assert pairs(answers("a@36", "10"), answers("b@36", "10", benchmark="reading")) == []
+    assert pairs(answers("a@36", "10"), answers("b@36", "10", task="reading")) == []
 
 
 # files
@@ -182,13 +157,13 @@ def test_methods_without_a_common_question_are_no_rivals():
 
 @pytest.fixture
 def uneven():
-    """`b` was asked a benchmark that `a` was not."""
+    """`b` was asked a task that `a` was not."""
     rows = table(
         answers("none", "11", tokens=576),
-        answers("none", "10", benchmark="reading", tokens=576),
+        answers("none", "10", task="reading", tokens=576),
         answers("a@36", "11"),
         answers("b:x=1,y=2@36", "10"),
-        answers("b:x=1,y=2@36", "11", benchmark="reading"),
+        answers("b:x=1,y=2@36", "11", task="reading"),
     )
     return list(rows.values())
 
@@ -205,17 +180,15 @@ def test_the_csv_has_a_line_for_each_method_and_a_place_for_each_score(uneven):
 def test_columns_are_those_that_any_method_has(uneven):
     assert columns(uneven[1:2]) == ["attribute"]
     assert columns(uneven) == ["attribute", "reading"]
-    rows = table(*(answers("a", "1", benchmark=name) for name in MEASURES))
-    assert columns(list(rows.values())) == list(MEASURES)
+    rows = table(*(answers("a", "1", task=name) for name in DRAWN))
+    assert columns(list(rows.values())) == list(DRAWN)
 
 
 # what is said below the table
 
 
 def test_few_questions_are_said_to_be_few(uneven):
-    assert few(uneven).startswith(
-        "2 questions in each benchmark are few: a single answer moves its score by 50.0"
-    )
+    assert few(uneven).startswith("2 questions in each task are few: a single answer moves its score by 50.0")
     assert few(list(table(answers("none", "1" * 100)).values())) == ""
 
 
@@ -236,6 +209,33 @@ def test_tokens_beside_keep_are_said_for_each_budget():
         "prumerge: @36 is keep=35 and 1 for the rest, @144 is keep=143 and 1 for the rest.",
         "trim@merged: @36 is keep=35 and 1 for the rest.",
     ]
+
+
+def test_answers_that_were_cut_are_counted_over_all_methods():
+    def cut(method, task, *whether):
+        return [record(f"{task}-{n:04}", method=method, cut=one) for n, one in enumerate(whether)]
+
+    rows = table(
+        cut("none", "attribute", True, False),
+        cut("a@36", "attribute", True, True),
+        cut("a@36", "reading", False),
+        cut("a@36", "easy_vqa", True),
+    )
+    assert cut_short(list(rows.values())) == [
+        "3 answers of attribute were cut at 12 tokens.",
+        "1 answer of easy_vqa was cut at 16 tokens.",
+    ]
+    assert (rows["a@36"].cut, rows["none"].cut) == ({"attribute": 2, "easy_vqa": 1}, {"attribute": 1})
+
+
+def test_questions_of_two_tasks_may_share_an_id_and_pictures_a_name():
+    def one(method, task, score):
+        return [record("attribute-0000", method=method, task=task, score=score)]
+
+    rows = table(one("none", "attribute", 1.0), one("none", "custom", 0.0), one("a", "custom", 1.0))
+    assert (rows["a"].against_none.difference, rows["a"].scores) == (100, {"custom": 100})
+    scene, clip, other = (record(task=name).cluster for name in ("attribute", "reading", "custom"))
+    assert scene == clip != other
 
 
 def test_complete_rows_are_those_that_were_asked_the_same(uneven):

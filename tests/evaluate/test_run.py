@@ -9,11 +9,13 @@ import torch
 from builders import visual_tokens
 
 import prumerge
+from prumerge.evaluate.log import Log
 from prumerge.evaluate.plan import Job, Plan, at, fingerprint
-from prumerge.evaluate.records import Log, by_method
-from prumerge.evaluate.run import run
+from prumerge.evaluate.records import by_method
+from prumerge.evaluate.run import Asker, ask, run
 from prumerge.generate.answer import answer
 from prumerge.loading.prompts import prepare
+from prumerge.pipeline.options import Options
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
 from prumerge.spec import make
@@ -28,8 +30,14 @@ METHODS = [
 ]
 
 
-def plan(methods="prumerge,spatial", budgets="36", benchmarks="existence,perception", questions=WHOLE):
-    return Plan.read(methods, budgets, benchmarks, questions)
+def plan(methods="prumerge,spatial", budgets="36", tasks="existence,perception", questions=WHOLE):
+    return Plan.read(methods, budgets, tasks, questions)
+
+
+def short(the_plan, questions):
+    """The same plan with so few questions that pairs may be torn."""
+    tasks = {name: replace(source, count=questions) for name, source in the_plan.tasks.items()}
+    return replace(the_plan, tasks=tasks)
 
 
 # what is asked
@@ -87,8 +95,8 @@ def test_none_and_random_always_take_part():
 def test_what_is_named_twice_is_asked_once():
     twice = plan("topk, none,topk,random", "36,36,auto", "choice,choice,reading")
     assert (twice.methods, twice.budgets, twice.adaptive) == (("topk", "random"), (36,), True)
-    assert twice.benchmarks == ("choice", "reading")
-    assert plan(benchmarks="all").benchmarks == tuple(BENCHMARKS)
+    assert tuple(twice.tasks) == ("choice", "reading")
+    assert tuple(plan(tasks="all,video,choice").tasks) == (*BENCHMARKS, "video")
 
 
 def test_budgets_are_counts_or_shares():
@@ -123,8 +131,8 @@ def test_only_adaptive_methods_choose_themselves():
         ({"budgets": "nan"}, "budgets are whole numbers"),
         ({"budgets": ""}, "budgets are whole numbers"),
         (
-            {"benchmarks": "colours"},
-            "there is no benchmark 'colours'; choose one of: all, attribute, choice, reading",
+            {"tasks": "colours"},
+            "there is no task 'colours'; choose one of: all, attribute, choice, reading",
         ),
         ({"questions": 500}, "groups of 24, .*: 480 or 504, not 500"),
         ({"questions": 1}, "24 or 48, not 1"),
@@ -211,7 +219,7 @@ def test_budgets_are_met_and_adaptive_methods_have_rivals_at_their_mean(whole):
 def test_methods_inside_tower_and_language_model_are_asked_too(shipped, tmp_path):
     log = Log(tmp_path / "answers.jsonl", {})
     methods = "fastv,tome,tome:r=60+prumerge,pyramiddrop"
-    asked(shipped, replace(plan(methods, benchmarks="existence"), questions=4), log)
+    asked(shipped, short(plan(methods, tasks="existence"), 4), log)
     groups = by_method(log.records)
     kept = {label: {record.tokens_kept for record in records} for label, records in groups.items()}
     assert kept == {
@@ -238,7 +246,7 @@ def test_methods_inside_tower_and_language_model_are_asked_too(shipped, tmp_path
 
 def test_a_batch_answers_what_each_question_alone_gets(shipped, tmp_path):
     log = Log(tmp_path / "answers.jsonl", {})
-    asked(shipped, replace(plan("prumerge", "36,auto", "existence,attribute"), questions=4), log)
+    asked(shipped, short(plan("prumerge", "36,auto", "existence,attribute"), 4), log)
     answers = said(log.records)
     for drawn, items in list(pictures(4, ("existence", "attribute")))[:2]:
         for label, spec in [
@@ -248,7 +256,7 @@ def test_a_batch_answers_what_each_question_alone_gets(shipped, tmp_path):
         ]:
             for item in items:
                 alone = answer(shipped[0], shipped[1], drawn.image, item.question, make(spec))
-                assert answers[label, item.id][::2] == (alone.answer, alone.visual_tokens)
+                assert answers[label, item.benchmark, item.id][::2] == (alone.answer, alone.visual_tokens)
 
 
 def test_times_are_there(whole):
@@ -304,13 +312,37 @@ def test_a_finished_run_asks_nothing(whole, tiny, monkeypatch):
     assert sum(done for done, _ in steps) == before
 
 
-def test_a_run_is_extended_by_methods_and_benchmarks(tiny, tmp_path):
+def test_no_picture_is_opened_about_which_all_is_answered(whole, tiny):
+    log, _ = whole
+    the_plan, steps = plan(), []
+    closed = [(lambda: pytest.fail("opened"), questions) for _, questions in the_plan.showings]
+    model, processor = tiny
+    ask(Asker(model, processor, Options()), the_plan.fixed(visual_tokens()), closed, log, steps.append)
+    assert sum(steps) == 4 * 2 * WHOLE
+
+
+def test_many_questions_about_a_picture_are_answered_in_parts(whole, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("prumerge.evaluate.run.ROWS", 3)
+    log, rows, generate = Log(tmp_path / "answers.jsonl", {}), [], tiny[0].generate
+
+    def noted(**given):
+        rows.append(len(given["input_ids"]))
+        return generate(**given)
+
+    monkeypatch.setattr(tiny[0], "generate", noted)
+    asked(tiny, plan("spatial"), log)
+    assert max(rows) == 3
+    answers = said(whole[0].records)
+    assert said(log.records) == {key: answers[key] for key in said(log.records)}
+
+
+def test_a_run_is_extended_by_methods_and_tasks(tiny, tmp_path):
     log = Log(tmp_path / "answers.jsonl", {})
-    asked(tiny, plan("spatial", benchmarks="existence"), log)
+    asked(tiny, plan("spatial", tasks="existence"), log)
     assert len(log.records) == 3 * WHOLE
-    asked(tiny, plan("pool", benchmarks="existence"), log)
+    asked(tiny, plan("pool", tasks="existence"), log)
     assert len(log.records) == 4 * WHOLE
-    asked(tiny, plan("spatial", benchmarks="existence,choice"), log)
+    asked(tiny, plan("spatial", tasks="existence,choice"), log)
     counts = {label: len(records) for label, records in by_method(log.records).items()}
     assert counts == {"none": 2 * WHOLE, "spatial@36": 2 * WHOLE, "random@36": 2 * WHOLE, "pool@36": WHOLE}
 
@@ -318,14 +350,14 @@ def test_a_run_is_extended_by_methods_and_benchmarks(tiny, tmp_path):
 def test_what_is_scored_is_what_is_saved(tiny, tmp_path, monkeypatch):
     log = Log(tmp_path / "answers.jsonl", {})
     monkeypatch.setattr(tiny[1], "batch_decode", lambda ids, **_: ["\nNo "] * len(ids))
-    asked(tiny, plan("spatial", benchmarks="existence"), log)
+    asked(tiny, plan("spatial", tasks="existence"), log)
     assert {record.prediction for record in log.records} == {"No"}
-    assert all(record.score == (record.gold == "no") for record in log.records)
+    assert all(record.score == (record.gold == ("no",)) for record in log.records)
 
 
 def test_a_clip_is_asked_with_the_tokens_of_all_its_frames(tiny, tmp_path):
     model, processor = tiny
-    asking = replace(plan("topk", "36", "video"), questions=3)
+    asking = short(plan("topk", "36", "video"), 3)
     log = Log(tmp_path / "answers.jsonl", asking.settings("tiny", model))
     run(model, processor, asking, log, lambda done, total: None)
     groups = by_method(log.records)
@@ -339,7 +371,7 @@ def test_a_clip_is_asked_with_the_tokens_of_all_its_frames(tiny, tmp_path):
 @pytest.mark.parametrize("spec", ["fastv", "tome+prumerge"])
 def test_a_clip_counts_the_tokens_of_all_its_frames_wherever_they_go(deep, tmp_path, spec):
     log = Log(tmp_path / "answers.jsonl", {})
-    asked(deep, replace(plan(spec, "36", "video"), questions=1), log)
+    asked(deep, short(plan(spec, "36", "video"), 1), log)
     groups = by_method(log.records)
     expected = {"fastv": 8 * (576 + 576 + 36 + 36) / 4, "tome+prumerge": 8 * 36}
     assert {record.tokens_kept for record in groups[f"{spec}@36"]} == {expected[spec]}
@@ -349,7 +381,7 @@ def test_a_clip_counts_the_tokens_of_all_its_frames_wherever_they_go(deep, tmp_p
 @pytest.mark.parametrize(("spec", "budget"), [("evs", 80), ("vidcom2", 36), ("topk@merged", 16)])
 def test_methods_that_compare_frames_divide_the_budget_of_a_clip_themselves(deep, tmp_path, spec, budget):
     log = Log(tmp_path / "answers.jsonl", {})
-    asking = replace(plan(spec, str(budget), "video"), questions=1)
+    asking = short(plan(spec, str(budget), "video"), 1)
     run(deep[0], deep[1], asking, log, lambda done, total: None)
     records = by_method(log.records)[f"{spec}@{budget}"]
     assert {record.spec.partition("@")[0] for record in records} == {
@@ -368,7 +400,7 @@ def test_methods_that_compare_frames_divide_the_budget_of_a_clip_themselves(deep
 
 def test_rivals_on_clips_get_the_mean_of_one_frame(tiny, tmp_path):
     log = Log(tmp_path / "answers.jsonl", {})
-    asked(tiny, replace(plan("topk", "auto", "video"), questions=2), log)
+    asked(tiny, short(plan("topk", "auto", "video"), 2), log)
     groups = by_method(log.records)
     own = sum(record.tokens_kept for record in groups["topk@auto"]) / 2 / 8
     assert {record.tokens_kept for record in groups[f"random@{round(own)}"]} == {8 * round(own)}
@@ -378,13 +410,16 @@ def test_rivals_on_clips_get_the_mean_of_one_frame(tiny, tmp_path):
 def test_methods_that_read_the_text_decide_for_each_question(shipped, spec, tmp_path):
     log = Log(tmp_path / "answers.jsonl", {})
     chosen = spec.rpartition(":")[0]
-    asked(shipped, replace(plan(chosen, "36", "existence,attribute"), questions=4), log)
+    asked(shipped, short(plan(chosen, "36", "existence,attribute"), 4), log)
     answers = said(log.records)
     assert {record.spec for record in log.records if record.method == f"{chosen}@36"} == {spec}
     for drawn, items in list(pictures(4, ("existence", "attribute")))[:2]:
         for item in items:
             alone = answer(shipped[0], shipped[1], drawn.image, item.question, make(spec))
-            assert answers[f"{chosen}@36", item.id][::2] == (alone.answer, alone.visual_tokens)
+            assert answers[f"{chosen}@36", item.benchmark, item.id][::2] == (
+                alone.answer,
+                alone.visual_tokens,
+            )
 
 
 def test_what_is_asked_changes_what_such_a_method_keeps(tiny, monkeypatch, tmp_path):
@@ -398,7 +433,7 @@ def test_what_is_asked_changes_what_such_a_method_keeps(tiny, monkeypatch, tmp_p
         return found
 
     monkeypatch.setattr(Pipeline, "decide", note)
-    asked(tiny, plan("cdpruner", benchmarks="existence"), Log(tmp_path / "answers.jsonl", {}))
+    asked(tiny, plan("cdpruner", tasks="existence"), Log(tmp_path / "answers.jsonl", {}))
     questions = next(indexes for indexes in kept if len({len(index) for index in indexes} - {36}) == 0)
     assert len(set(map(tuple, questions))) > 1
 
@@ -406,4 +441,4 @@ def test_what_is_asked_changes_what_such_a_method_keeps(tiny, monkeypatch, tmp_p
 @pytest.mark.parametrize("name", ["evs", "vidcom2"])
 def test_methods_that_compare_frames_are_refused(tiny, tmp_path, name):
     with pytest.raises(ValueError, match=f"{name}.* needs the frames of a video .* use for example"):
-        asked(tiny, plan(name, benchmarks="existence"), Log(tmp_path / "answers.jsonl", {}))
+        asked(tiny, plan(name, tasks="existence"), Log(tmp_path / "answers.jsonl", {}))

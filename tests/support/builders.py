@@ -221,14 +221,14 @@ def processor():
 
 
 def record(id="attribute-0000", **changes):
-    """An answer of an evaluation; its benchmark is in its id."""
+    """An answer of an evaluation; its task is in its id."""
     like = {
-        "benchmark": id.partition("-")[0],
-        "picture": int(id.rpartition("-")[2]),
+        "task": id.partition("-")[0],
+        "picture": str(int(id.rpartition("-")[2])),
         "method": "none",
         "spec": "none",
         "question": "what colour is the star?",
-        "gold": "red",
+        "gold": ("red",),
         "prediction": "red",
         "score": 1.0,
         "split": "",
@@ -238,4 +238,6 @@ def record(id="attribute-0000", **changes):
         "tokens_kept": 576,
     }
     times = dict.fromkeys(("encode_ms", "reduce_ms", "prefill_ms", "decode_ms"), 1.0)
+    if isinstance(changes.get("gold"), str):
+        changes["gold"] = (changes["gold"],)
     return Record(id=id, **{**like, **times, **changes})
