@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from PIL import Image
 
@@ -35,6 +35,7 @@ Shown: TypeAlias = Callable[[], list[Image.Image]]
 """Opens a picture (one of them), or the frames of a clip; nothing is opened before it is called."""
 
 
+@runtime_checkable
 class Scored(Protocol):
     """An answer with its score; the records of a run are such."""
 
@@ -81,6 +82,8 @@ class Task:
     """Other numbers that its papers report."""
     data: str = ""
     """What of the user's disk it reads; empty for tasks that bring their own."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """What `Source.options` may hold for this task, and what each option means."""
     max_new_tokens: int = 16
     frames: int = 1
     """More than 1: of a clip."""
