@@ -47,7 +47,7 @@ def sources(
     if data is not None and not reading:
         raise PrumergeError(f"{', '.join(names)}: nothing is read from a folder; leave --data out")
     return {
-        name: Source(_place(name, data, len(reading) == 1) if name in reading else None, questions, own)
+        name: Source(_place(name, data) if name in reading else None, questions, own)
         for name, own in zip(names, taken, strict=True)
     }
 
@@ -115,14 +115,11 @@ def _check_count(questions: int | None, drawn: bool) -> None:
         raise PrumergeError(f"at least one question is asked, not {questions}; give another --questions")
 
 
-def _place(name: str, data: Path | None, alone: bool) -> Path:
+def _place(name: str, data: Path | None) -> Path:
     """The folder of one task."""
     if data is None:
         raise PrumergeError(f"{name} reads {task(name).data}; say where that is by --data")
     if not data.exists():
         raise PrumergeError(f"there is no folder {short(str(data))!r}; {name} reads {task(name).data}")
-    if (data / name).exists():
-        return data / name
-    if not alone:
-        raise PrumergeError(f"there is no folder {short(str(data / name))!r}; {name} reads {task(name).data}")
-    return data
+    own = [one for one in data.iterdir() if one.name.casefold() == name] if data.is_dir() else []
+    return own[0] if own else data

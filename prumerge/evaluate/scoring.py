@@ -7,9 +7,11 @@ of the LLaVA-1.5 protocol.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from string import ascii_uppercase
+
+from prumerge.evaluate.lemmas import same
 
 _ARTICLES = {"a", "an", "the"}
 _DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -106,3 +108,106 @@ def mme(rows: Iterable[tuple[str, str, float]]) -> float:
     for subtask, picture, score in rows:
         subtasks[subtask].append((picture, score))
     return sum(accuracy(score for _, score in pairs) + all_right(pairs) for pairs in subtasks.values())
+
+
+def textvqa(prediction: str, golds: Sequence[str]) -> float:
+    """TextVQA: as VQA, of answers in lower case, without commas and question marks, 's a word of its own."""
+    said, *given = (
+        text.lower().replace(",", "").replace("?", "").replace("'s", " 's") for text in (prediction, *golds)
+    )
+    return vqa(said, given)
+
+
+def gqa(prediction: str, gold: str) -> float:
+    """GQA: the answer itself, whatever its case, with or without a full stop."""
+    return float(prediction.rstrip(".").lower() == gold)
+
+
+def llava_letter(prediction: str, options: int) -> str | None:
+    """ScienceQA's reading in LLaVA: a letter alone, before ". ", or once in "The answer is X."."""
+    text = prediction.strip()
+    if text in ("A", "B", "C", "D", "E") or re.match(r"[A-E]\. ", text):
+        said = text[0]
+    else:
+        found = re.findall(r"The answer is ([A-Z]).", text)
+        said = found[0] if len(found) == 1 else ""
+    return said if said and said in ascii_uppercase[:options] else None
+
+
+def choice(prediction: str, choices: Sequence[str]) -> str | None:
+    """MMBench's reading without a judge: the one letter that stands as a word, else the one choice whose text
+    is in the answer; None for all else.
+
+    A among more than three words is an article, and a text twice as long as all choices says too much.
+    """
+    letters = ascii_uppercase[: len(choices)]
+    words = re.sub(r"[.()\[\],:;!*#{}]", " ", prediction).split()
+    found = [letter for letter in letters if letter in words]
+    if len(found) == 1 and not ("A" in words and len(words) > 3):
+        return found[0]
+    text = prediction.lower()
+    if len(text) > 2 * sum(map(len, choices)):
+        return None
+    held = [letter for letter, one in zip(letters, choices, strict=True) if one.lower() in text]
+    return held[0] if len(held) == 1 else None
+
+
+def anls(prediction: str, golds: Sequence[str]) -> float:
+    """DocVQA: 1 - edit distance / longer length, of the nearest gold answer; 0 where that is below a half.
+
+    Case and runs of spaces do not count.
+    """
+    said = " ".join(prediction.lower().split())
+    best = 0.0
+    for gold in golds:
+        text = " ".join(gold.lower().split())
+        longest = max(len(said), len(text))
+        best = max(best, 1 - _edits(said, text) / longest if longest else 1.0)
+    return best if best >= 0.5 else 0.0
+
+
+def _edits(a: str, b: str) -> int:
+    """Levenshtein's distance: insertions, deletions and replacements that make b of a."""
+    row = list(range(len(b) + 1))
+    for number, mark in enumerate(a, 1):
+        before, row[0] = row[0], number
+        for place, other in enumerate(b, 1):
+            before, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, before + (mark != other))
+    return row[-1]
+
+
+def contains(prediction: str, golds: Sequence[str], formula: bool = False) -> float:
+    """OCRBench: whether the text of any gold answer is in the answer; in a formula case counts, and spaces do
+    not."""
+
+    def plain(text: str) -> str:
+        text = text.strip().replace("\n", " ")
+        return text.replace(" ", "") if formula else text.lower()
+
+    return float(any(plain(gold) in plain(prediction) for gold in golds))
+
+
+def holds(prediction: str, gold: str) -> float:
+    """Open answers: whether the words of the gold answer stand in the answer, side by side and in any form.
+
+    Of yes and no the first word of the answer counts, since a sentence may hold both.
+    """
+    said, wanted = normalised(prediction).split(), normalised(gold).split()
+    if wanted in (["yes"], ["no"]):
+        said = said[:1]
+    starts = range(len(said) - len(wanted) + 1)
+    return float(
+        any(all(map(same, said[start : start + len(wanted)], wanted)) for start in starts) and bool(wanted)
+    )
+
+
+def exact(prediction: str, gold: str) -> float:
+    """Open answers: whether answer and gold answer are the same in VQA's normal form."""
+    return float(normalised(prediction) == normalised(gold))
+
+
+def token_f1(prediction: str, gold: str) -> float:
+    """Open answers: harmonic mean of the shares of words that answer and gold answer have in common."""
+    said, wanted = Counter(normalised(prediction).split()), Counter(normalised(gold).split())
+    common = (said & wanted).total()
+    return 2 * common / (said.total() + wanted.total()) if common else float(said == wanted)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from prumerge.errors import PrumergeError, short
 from prumerge.evaluate.scoring import accuracy, all_right
-from prumerge.evaluate.tasks._prompt import OPTIONS, asked
+from prumerge.evaluate.tasks._prompts import OPTIONS, asked
 from prumerge.evaluate.tasks._scores import mean_score, vqa_score
 from prumerge.evaluate.tasks._task import Question, Scored, Shown, Source, Task
 from prumerge.loading.images import open_image

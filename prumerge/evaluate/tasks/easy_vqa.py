@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from prumerge.errors import MissingPackage
-from prumerge.evaluate.tasks._prompt import OPTIONS, asked
+from prumerge.evaluate.tasks._prompts import OPTIONS, asked
 from prumerge.evaluate.tasks._scores import mean_score, vqa_score
 from prumerge.evaluate.tasks._task import Question, Shown, Source, Task
 from prumerge.loading.images import open_image
