@@ -34,9 +34,10 @@ from measure import save
 from PIL import Image
 
 import prumerge
+from prumerge.evaluate.answering import Asker
 from prumerge.evaluate.log import Log
 from prumerge.evaluate.plan import Job, Plan, fingerprint
-from prumerge.evaluate.run import Asker, ask, sample
+from prumerge.evaluate.run import ask, sample
 from prumerge.evaluate.scoring import vqa
 from prumerge.evaluate.statistics import compare
 from prumerge.loading.prompts import prepare_batch

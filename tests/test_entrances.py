@@ -13,9 +13,11 @@ from processors import PROCESSORS
 
 import prumerge
 from prumerge.errors import PrumergeError
-from prumerge.evaluate import run as evaluation
+from prumerge.evaluate import answering
+from prumerge.evaluate.answering import Asker
 from prumerge.evaluate.log import Log
 from prumerge.evaluate.plan import Job
+from prumerge.evaluate.run import ask
 from prumerge.evaluate.tasks._task import Question
 from prumerge.generate.answer import answer, said
 from prumerge.loading.prompts import prepare
@@ -85,10 +87,10 @@ def by_evaluation(name, picture, spec, monkeypatch=None, folder=None, **options)
     showing = (lambda: [prumerge.open_image(picture)], [question])
     log = Log(folder / "answers.jsonl", {})
     model, processor = loaded(name)
-    asker = evaluation.Asker(model, processor, Options(**options), None)
+    asker = Asker(model, processor, Options(**options), None)
     job = Job("it", str(spec))
-    monkeypatch.setattr(evaluation, "Pipeline", _with(spec))
-    evaluation.ask(asker, [job], [showing], log, lambda done: None)
+    monkeypatch.setattr(answering, "Pipeline", _with(spec))
+    ask(asker, [job], [showing], log, lambda done: None)
     return log.records[0].prediction
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from prumerge.cli import options as shared
-from prumerge.cli.output import check_folder, note, progress, status
+from prumerge.cli.output import check_folder, note, progress, status, written
 from prumerge.errors import PrumergeError, short
+
+if TYPE_CHECKING:
+    from prumerge.evaluate.plan import Plan
+    from prumerge.pipeline.options import Options
 
 
 def _tasks(incomplete: str) -> list[str]:
@@ -80,9 +85,15 @@ def evaluate(
         str | None,
         typer.Option(help="How a model that one device cannot hold is spread: auto, balanced, sequential."),
     ] = None,
+    agreement: Annotated[
+        float,
+        typer.Option(
+            min=0, max=100, help="Percent of answers that must stay the same, to name the cheapest method."
+        ),
+    ] = 95,
     as_json: shared.JsonOption = False,
 ) -> None:
-    """Accuracy against tokens on tasks, resumable."""
+    """Accuracy against tokens on tasks, resumable; --task pictures: agreement on pictures of your own."""
     from prumerge.cli.reports import check, report
 
     check(chart)
@@ -109,6 +120,9 @@ def evaluate(
         relevance = None
         if relevance_model is not None:
             relevance = shared.ClipRelevance(relevance_model, list(map(make, plan.methods)), loaded.device)
+    if "pictures" in plan.tasks:
+        with status("looking at the checkpoint"):
+            _look(folder, loaded, processor, plan, options, model)
     settings = plan.settings(model, loaded, options)
     if relevance_model is not None:
         settings["relevance"] = relevance_model
@@ -125,7 +139,22 @@ def evaluate(
         sys.exit(130)
     processes.part()
     if processes.rank == 0:
-        report(folder, log.records, chart, as_json)
+        report(folder, log.records, chart, as_json, agreement)
+
+
+def _look(folder: Path, model: Any, processor: Any, plan: Plan, options: Options, name: str) -> None:
+    """Write what a look at the checkpoint shows to self-check.json, and leave it there if it is the same."""
+    from dataclasses import asdict
+
+    from prumerge.evaluate.handin import described
+    from prumerge.evaluate.selfcheck import self_check
+
+    shown = [showing for showing in plan.showings if showing[1][0].task == "pictures"]
+    images = [opens()[0] for opens, _ in shown[:8]]
+    found = self_check(model, processor, images, shown[0][1][0].text, options)
+    with written(folder / "self-check.json") as draft:
+        about = {"model": name, **described(model), "check": asdict(found)}
+        draft.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
 def _unseen(done: int, total: int) -> None:

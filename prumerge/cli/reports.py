@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prumerge.cli.output import need, print_json, print_table, say, written
 from prumerge.errors import PrumergeError, unknown
 
 if TYPE_CHECKING:
+    from prumerge.evaluate.faithful import Faithful
     from prumerge.evaluate.records import Record
     from prumerge.evaluate.report import Row
 
@@ -25,10 +26,16 @@ def check(chart: str) -> None:
         raise PrumergeError(unknown("kind of chart", chart, CHARTS))
 
 
-def report(folder: Path, records: Sequence[Record], chart: str, as_json: bool) -> None:
-    """Write table.csv, summary.json and pareto.png, and print the table."""
+def report(folder: Path, records: Sequence[Record], chart: str, as_json: bool, agreement: float = 95) -> None:
+    """Write table.csv, summary.json and pareto.png, and print the table.
+
+    Of pictures without right answers also report.json, which can be handed in, and the cheapest method that
+    keeps `agreement` percent of the answers.
+    """
     from dataclasses import asdict
 
+    from prumerge.cli.pictures import print_pictures
+    from prumerge.evaluate import handin
     from prumerge.evaluate.charts import pareto
     from prumerge.evaluate.records import by_method
     from prumerge.evaluate.report import (
@@ -47,23 +54,31 @@ def report(folder: Path, records: Sequence[Record], chart: str, as_json: bool) -
     rows, pairs = summarise(groups), rivals(groups)
     summary = {"methods": [asdict(row) for row in rows], "rivals": [asdict(pair) for pair in pairs]}
     files = {"table.csv": as_csv(rows), "summary.json": json.dumps(summary, indent=2) + "\n"}
+    alone = {record.task for record in records} == {"pictures"}
+    look = _looked(folder) if alone else None
+    if look is not None:
+        files["report.json"] = json.dumps(handin.report(look, rows, records), indent=2) + "\n"
     for name, text in files.items():
         with written(folder / name) as draft:
             draft.write_text(text, encoding="utf-8")
-    figure = pareto(rows)
+    figure = pareto(rows, "% of answers as the untouched model's") if alone else pareto(rows)
     with written(folder / f"pareto.{chart}") as draft:
         figure.savefig(draft, dpi=150)
     if as_json:
         print_json(summary)
         return
-    _print_rows(rows)
-    say(*(pair.sentence() for pair in pairs), *beside_keep(rows), *cut_short(rows))
+    if alone:
+        print_pictures(rows, look, agreement)
+        say(*beside_keep(rows), *cut_short(rows))
+    else:
+        _print_rows(rows)
+        say(*(pair.sentence() for pair in pairs), *beside_keep(rows), *cut_short(rows))
     if len(complete(rows)) < len(rows):
         asked = ", ".join(f"{row.method} {row.questions}" for row in rows)
         say(f"Not all were asked the same questions ({asked}): only differences compare like with like.")
-    if warning := few(rows):
+    if not alone and (warning := few(rows)):
         say(warning)
-    say(f"answers, table.csv, summary.json and pareto.{chart} are in {folder}")
+    say(f"answers, {', '.join(files)} and pareto.{chart} are in {folder}")
 
 
 def _print_rows(rows: Sequence[Row]) -> None:
@@ -80,5 +95,21 @@ def _print_rows(rows: Sequence[Row]) -> None:
             interval = f"{gap.difference:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]"
             lost = (interval, f"{gap.p:.2g}", f"{gap.flips:.1f}")
         scores = [f"{row.scores[name]:.1f}" if name in row.scores else "" for name in names]
-        table.append([row.method, f"{row.tokens:.0f}{spread}", f"{row.accuracy:.1f}", *lost, *scores])
-    print_table(("method", "tokens", "% right", "against none", "p", "flips %", *names), table)
+        near = (f"{row.faithful.same:.1f}", nats(row.faithful)) if row.faithful and gap else ("", "")
+        table.append([row.method, f"{row.tokens:.0f}{spread}", f"{row.accuracy:.1f}", *lost, *near, *scores])
+    head = ("method", "tokens", "% right", "against none", "p", "flips %", "same %", "nats")
+    print_table((*head, *names), table)
+
+
+def nats(near: Faithful) -> str:
+    """The divergence of the next token, as it is printed."""
+    return "" if near.nats is None else f"{near.nats:.2g}"
+
+
+def _looked(folder: Path) -> dict[str, Any] | None:
+    """What a look at the checkpoint showed before questions were asked."""
+    try:
+        found = json.loads((folder / "self-check.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "check" in found else None

@@ -23,13 +23,25 @@ _LEAST_ERROR = 0.3  # percent: where a scale of errors ends
 _TICKS = (0, 10, 20, 30, 40, 50, 60, 70, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99)
 
 
-def pareto(rows: Sequence[Row]) -> Any:
-    """A matplotlib Figure: curves over the number of tokens, in a panel for each place where methods work; of
+RIGHT = "% of questions right"
+
+
+def pareto(rows: Sequence[Row], measure: str = RIGHT) -> Any:
+    """A matplotlib Figure of what `Row.accuracy` holds, named `measure`.
+
+    Curves over the number of tokens, in a panel for each place where methods work; of
     many methods, or at one budget, dots in a column for each budget."""
     rows = complete(rows)
     curves = _by_method(rows)
     several = any(len({row.tokens for row in points}) > 1 for points in curves.values())
-    return _curves(rows, curves) if several and len(curves) <= CURVES else _dots(rows, curves)
+    label = f"{measure} (scale of errors)"
+    if several and len(curves) <= CURVES:
+        figure = _curves(rows, curves)
+        figure.axes[0].set_ylabel(label)
+    else:
+        figure = _dots(rows, curves)
+        figure.supxlabel(label, fontsize=10)
+    return figure
 
 
 def name_of(row: Row) -> str:
@@ -140,7 +152,6 @@ def _curves(rows: Sequence[Row], curves: dict[str, list[Row]]) -> Any:
         _token_ticks(axes, [row.tokens for points in members.values() for row in points])
         _levels(axes, rows, bounds)
         _end_labels(axes, members, colours, bounds)
-    panels[0].set_ylabel("% of questions right (scale of errors)")
     _caption(figure, rows)
     return figure
 
@@ -256,7 +267,6 @@ def _dots(rows: Sequence[Row], curves: dict[str, list[Row]]) -> Any:
             label.set(fontstyle="italic", fontsize=8)
         elif name in colours:
             label.set(fontweight="bold")
-    figure.supxlabel("% of questions right (scale of errors)", fontsize=10)
     _caption(figure, rows, "; in brackets: tokens read" if len(budgets) > 1 else "; (tokens read)")
     return figure
 

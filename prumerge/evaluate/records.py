@@ -42,6 +42,11 @@ class Record:
     """That the language model wrote; 0 where an older version did not count them."""
     cut: bool = False
     """Whether it would have gone on after the most tokens that its task asks for."""
+    divergence: float = 0.0
+    """In nats, of its next tokens from the untouched model's, summed over those that are compared."""
+    compared: int = 0
+    """Tokens of the answer until the first that the untouched model does not say, that one included; 0 where
+    an older version did not compare."""
 
     @property
     def asked(self) -> Question:

@@ -13,6 +13,7 @@ from statistics import fmean
 
 import numpy as np
 
+from prumerge.evaluate.faithful import Faithful, faithful
 from prumerge.evaluate.records import Record
 from prumerge.evaluate.scoring import accuracy
 from prumerge.evaluate.statistics import Comparison, compare, holm
@@ -39,6 +40,8 @@ class Row:
     reduce_ms: float
     prefill_ms: float
     decode_ms: float
+    faithful: Faithful | None = None
+    """Against the untouched model's answers, right or wrong."""
     spec: str = ""
     """The reducer that ran; its `keep` is smaller than the budget where it makes tokens beside it."""
     details: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -52,7 +55,7 @@ BLIND = "blind"
 
 def summarise(groups: dict[str, list[Record]]) -> list[Row]:
     """A row for each method, in the order given, and one for answers that never look at the picture."""
-    base = {record.place: record.score for record in groups.get("none", [])}
+    base = {record.place: record for record in groups.get("none", [])}
     rows = [_row(method, records, {} if method == "none" else base) for method, records in groups.items()]
     return [*_corrected(rows), _row(BLIND, blind(max(groups.values(), key=len)), {})]
 
@@ -132,7 +135,7 @@ def beside_keep(rows: Sequence[Row]) -> list[str]:
     return [f"{method}: {', '.join(budgets)}." for method, budgets in made.items()]
 
 
-def _row(method: str, records: Sequence[Record], base: dict[tuple[str, str], float]) -> Row:
+def _row(method: str, records: Sequence[Record], base: dict[tuple[str, str], Record]) -> Row:
     kept = [record.tokens_kept for record in records]
     both = [record for record in records if record.place in base]
     by_task = {name: [record for record in records if record.task == name] for name in tasks(records)}
@@ -145,7 +148,8 @@ def _row(method: str, records: Sequence[Record], base: dict[tuple[str, str], flo
         tokens_high=float(np.percentile(kept, 95)),
         scores={name: task(name).summary(own) for name, own in by_task.items()},
         accuracy=accuracy(record.score for record in records),
-        against_none=paired(both, base) if both else None,
+        against_none=paired(both, {place: record.score for place, record in base.items()}) if both else None,
+        faithful=faithful(both, base) if both else None,
         encode_ms=fmean(record.encode_ms for record in records),
         reduce_ms=fmean(record.reduce_ms for record in records),
         prefill_ms=fmean(record.prefill_ms for record in records),
@@ -218,14 +222,16 @@ def as_csv(rows: Sequence[Row]) -> str:
         dict.fromkeys((name, one) for name in asked for row in rows for one in row.details.get(name, {}))
     )
     writer = csv.writer(out, lineterminator="\n")
-    head = ["method", "questions", "tokens", "tokens_p5", "tokens_p95", *asked, "accuracy", *gaps]
+    near = [field.name for field in fields(Faithful)]
+    head = ["method", "questions", "tokens", "tokens_p5", "tokens_p95", *asked, "accuracy", *gaps, *near]
     writer.writerow([*head, *(f"{name}: {one}" for name, one in more)])
     for row in rows:
         tokens = [row.tokens, row.tokens_low, row.tokens_high]
         scores = [row.scores.get(name, "") for name in asked]
         gap = astuple(row.against_none) if row.against_none else [""] * len(gaps)
+        same = astuple(row.faithful) if row.faithful else [""] * len(near)
         detailed = [row.details.get(name, {}).get(one, "") for name, one in more]
-        writer.writerow([row.method, row.questions, *tokens, *scores, row.accuracy, *gap, *detailed])
+        writer.writerow([row.method, row.questions, *tokens, *scores, row.accuracy, *gap, *same, *detailed])
     return out.getvalue()
 
 

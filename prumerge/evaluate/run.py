@@ -3,66 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
-from itertools import islice
 from statistics import fmean
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from PIL.Image import Image
 
+from prumerge.evaluate.answering import Asked, Asker, answers, encode
 from prumerge.evaluate.asked import Showing
 from prumerge.evaluate.log import Log
-from prumerge.evaluate.plan import Job, Plan, at, compares_frames, is_adaptive
+from prumerge.evaluate.plan import Job, Plan, at, is_adaptive
 from prumerge.evaluate.processes import ALONE, Processes
-from prumerge.evaluate.records import Record, by_method
+from prumerge.evaluate.records import by_method
 from prumerge.evaluate.tasks import task
-from prumerge.evaluate.tasks._task import Question
-from prumerge.generate.answer import said
-from prumerge.generate.stopwatch import Stopwatch
-from prumerge.layers.pruning import average_tokens, pruning
-from prumerge.loading.prompts import prepare_batch
-from prumerge.models import device_of
-from prumerge.pipeline.decide import Decision
-from prumerge.pipeline.encode import shown
 from prumerge.pipeline.options import DEFAULT, Options, Relevance
-from prumerge.pipeline.prompt import Prompt
-from prumerge.pipeline.reduce import Pipeline
-from prumerge.pipeline.splice import column_sizes
 from prumerge.tokens import VisualTokens
 
+UNTOUCHED = Job("none", "none")
+"""All visual tokens: what every other method is compared with."""
 PICTURES = 8
 """Pictures that are encoded together, at least."""
 ROWS = 96
 """Questions that are answered together, at most."""
-
-Asked: TypeAlias = tuple[range, Question]
-"""A question, and the places of its pictures among those encoded together."""
-
-
-@dataclass(frozen=True)
-class Asker:
-    """A model that is asked, and how its prompts are shortened."""
-
-    model: Any
-    processor: Any
-    options: Options
-    relevance: Callable[[Sequence[str]], Relevance] | None = None
-    """From a question for each picture of a batch to how well the pictures match them."""
-
-    def prompt(self, images: Sequence[Image], about: Sequence[Asked]) -> Prompt:
-        """Questions about some of the pictures as one batch."""
-        rows = [[images[place] for place in places] for places, _ in about]
-        inputs = prepare_batch(self.processor, rows, [item.text for _, item in about])
-        return Prompt.read(self.model, inputs.to(device_of(self.model)))
-
-    def pipeline(self, spec: str) -> Pipeline:
-        """The steps of a method, with a clip as one video if it compares frames."""
-        pipeline = Pipeline(spec, self.options)
-        if compares_frames(pipeline.method):
-            return Pipeline(pipeline.method, self.options.but(clip=True))
-        return pipeline
 
 
 def run(
@@ -130,18 +93,25 @@ def ask(
     which nothing is left to ask."""
     if not jobs:
         return
-    done = {record.key for record in log.records}
-    pipelines = {job: asker.pipeline(job.spec) for job in jobs}
+    logged = {record.key for record in log.records}
+    asker.said.update(
+        {record.place: record.prediction for record in log.records if record.method == UNTOUCHED.label}
+    )
+    pipelines = {job: asker.pipeline(job.spec) for job in (UNTOUCHED, *jobs)}
     towers = dict.fromkeys(pipeline.placed.tower for pipeline in pipelines.values())
     for batch in _batches(showings):
-        known = {
-            (job, one): (job.label, one.task, one.id) in done for job in jobs for _, a in batch for one in a
-        }
-        advance(sum(known.values()))
-        if all(known.values()):
+        asked = [(job, one) for job in jobs for _, questions in batch for one in questions]
+        open_ = {(job, one): (job.label, one.task, one.id) not in logged for job, one in asked}
+        advance(len(open_) - sum(open_.values()))
+        if not any(open_.values()):
             continue
         images, items = _opened(batch)
-        left = {job: [one for one in items if not known[job, one[1]]] for job in jobs}
+        left = {job: [one for one in items if open_[job, one[1]]] for job in jobs}
+        wanted = {one for (_, one), is_open in open_.items() if is_open}
+        heard = {one for one in wanted if (one.task, one.id) in asker.untouched}
+        left[UNTOUCHED] = [  # also to be listened to again, where its answer is in the log
+            one for one in items if one[1] in wanted - heard or open_.get((UNTOUCHED, one[1]))
+        ]
         prompt_of = cache(partial(asker.prompt, images))  # the same questions once, for all methods
         for tower in towers:  # once for all methods that leave the tower alone, anew for each that does not
             encoded = None
@@ -151,18 +121,24 @@ def ask(
                 for about in _parts(left[job]):
                     prompt = prompt_of(about)
                     if prompt.family.reads_text:  # it looks at a picture anew for each question
-                        encoded = _encoded(asker, pipeline, prompt, range(len(about)))
+                        encoded = encode(asker, pipeline, prompt, range(len(about)))
                         rows = list(encoded.rows.values())
                     else:
                         if encoded is None:
                             once = {places: (places, item) for places, item in items}
-                            encoded = _encoded(asker, pipeline, prompt_of(tuple(once.values())), list(once))
+                            encoded = encode(asker, pipeline, prompt_of(tuple(once.values())), list(once))
                         rows = [encoded.rows[places] for places, _ in about]
                     encode_ms = encoded.milliseconds / (
                         len(about) if prompt.family.reads_text else len(items)
                     )
-                    log.append(*_answers(asker, job, pipeline, prompt, rows, about, encode_ms))
-                    advance(len(about))
+                    answered = answers(asker, job, pipeline, prompt, rows, about, encode_ms)
+                    new = [
+                        record
+                        for record, (_, item) in zip(answered, about, strict=True)
+                        if open_.get((job, item))
+                    ]
+                    log.append(*new)
+                    advance(len(new))
 
 
 def _batches(showings: Sequence[Showing]) -> Iterator[list[Showing]]:
@@ -193,110 +169,3 @@ def _opened(batch: Sequence[Showing]) -> tuple[list[Image], list[Asked]]:
 
 def _parts(about: Sequence[Asked]) -> Iterator[tuple[Asked, ...]]:
     return (tuple(about[first : first + ROWS]) for first in range(0, len(about), ROWS))
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    """Pictures as the vision tower left them, by what says which of them are shown together."""
-
-    rows: dict[Any, list[VisualTokens]]
-    milliseconds: float
-
-
-def _encoded(asker: Asker, pipeline: Pipeline, prompt: Prompt, rows: Sequence[Any]) -> _Encoded:
-    """The pictures of each row of a prompt, without the words around them."""
-    watch = Stopwatch(device_of(asker.model))
-    pictures = Pipeline(pipeline.method).encode(prompt)
-    found: dict[Any, list[VisualTokens]] = {row: [] for row in rows}
-    for picture, number in zip(pictures, prompt.owners(pictures), strict=True):
-        found[rows[number]].append(picture)
-    return _Encoded(found, watch.lap())
-
-
-def _decisions(
-    asker: Asker,
-    pipeline: Pipeline,
-    prompt: Prompt,
-    rows: Sequence[list[VisualTokens]],
-    about: Sequence[Asked],
-) -> list[list[Decision]]:
-    """What is kept of the pictures of each row; a row that is asked about again keeps what it kept, unless
-    words decide."""
-    options = pipeline.options
-    reads = any("text" in part.needs for part in pipeline.method.parts) or asker.relevance is not None
-    once = list(rows) if reads else list({id(row): row for row in rows}.values())
-    flat = [[VisualTokens.from_frames(row)] if options.clip else row for row in once]
-    together = options.but(clip=False)  # by now
-    if asker.relevance is not None:
-        questions = [item.text for row, (_, item) in zip(flat, about, strict=True) for _ in row]
-        together = together.but(relevance=asker.relevance(questions))
-    pictures = shown(prompt, [one for row in flat for one in row], together)
-    found = iter(pipeline.decide(pictures))
-    decided = [list(islice(found, len(row))) for row in flat]
-    if reads:
-        return decided
-    of_row = {id(row): own for row, own in zip(once, decided, strict=True)}
-    return [of_row[id(row)] for row in rows]
-
-
-def _answers(
-    asker: Asker,
-    job: Job,
-    pipeline: Pipeline,
-    prompt: Prompt,
-    rows: Sequence[list[VisualTokens]],
-    about: Sequence[Asked],
-    encode_ms: float,
-) -> list[Record]:
-    """One method's answers to questions about encoded pictures, in one batch."""
-    model, options = asker.model, pipeline.options
-    watch = Stopwatch(device_of(model))
-    each = _decisions(asker, pipeline, prompt, rows, about)
-    decisions = [one for row in each for one in row]
-    reduce_ms = watch.lap() / len(about)
-    embeddings = pipeline.project(prompt, decisions)
-    shorter = pipeline.splice(prompt, decisions, embeddings)
-    sizes = column_sizes(model, shorter, decisions) if options.size_bias else None
-    encode_ms += watch.lap() / len(about)  # the projector
-    limits = [task(item.task).max_new_tokens for _, item in about]
-    with pruning(prompt.model, pipeline.placed.layers, sizes) as inside:
-        generated = model.generate(**shorter, max_new_tokens=max(limits), do_sample=False, streamer=watch)
-    kept = iter(average_tokens(inside, [len(one) for one in decisions]))
-    new = said(prompt, shorter, generated).tolist()
-    written = [_ended(row, limit, model) for row, limit in zip(new, limits, strict=True)]
-    answers = asker.processor.batch_decode([ids for ids, _ in written], skip_special_tokens=True)
-    return [
-        Record(
-            task=item.task,
-            id=item.id,
-            picture=item.picture,
-            method=job.label,
-            spec=job.spec,
-            question=item.text,
-            gold=item.gold,
-            prediction=answer,
-            score=task(item.task).score(item, answer),
-            split=item.split,
-            group=item.group,
-            options=item.options,
-            tokens_in=sum(one.patches for one in row),
-            tokens_kept=sum(islice(kept, len(own))),
-            encode_ms=encode_ms,
-            reduce_ms=reduce_ms,
-            prefill_ms=watch.laps[1] / len(about),
-            decode_ms=(watch.laps[-1] - watch.laps[1]) / len(about),
-            answer_tokens=len(ids),
-            cut=cut,
-        )
-        for (_, item), row, own, answer, (ids, cut) in zip(
-            about, rows, each, map(str.strip, answers), written, strict=True
-        )
-    ]
-
-
-def _ended(ids: Sequence[int], limit: int, model: Any) -> tuple[list[int], bool]:
-    """The tokens of an answer without what ends it and pads it, `limit` at most, and whether it was cut."""
-    ends = model.generation_config.eos_token_id
-    ends = ends if isinstance(ends, list) else [ends]
-    place = next((place for place, one in enumerate(ids) if one in ends), len(ids))
-    return list(ids[: min(place, limit)]), place >= limit

@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from prumerge.evaluate.divergence import divergences
 from prumerge.train.rows import Row
-
-_LEAST = 1e-6  # probability; less is rounding
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,5 @@ def together(lessons: Sequence[Lesson]) -> dict[str, Tensor]:
 def divergence(
     logits: Float[Tensor, "T V"], ids: Int[Tensor, "T K"], taught: Float[Tensor, "T K"]
 ) -> Float[Tensor, ""]:
-    """The Kullback-Leibler divergence of a student's next tokens from a teacher's, summed over T places.
-
-    Tokens that are not among the teacher's likeliest K count as one: exactly 0 where both are the same, and
-    never above the divergence over the whole vocabulary.
-    """
-    ours = logits.float().log_softmax(-1).gather(-1, ids)
-    rest, our_rest = (1 - each.exp().sum(-1).clamp(max=1 - _LEAST) for each in (taught, ours))
-    likeliest = (taught.exp() * (taught - ours)).sum()
-    return likeliest + (rest * (rest.log() - our_rest.log())).sum()
+    """Of a student's next tokens from a teacher's, summed over T places; see `divergences`."""
+    return divergences(logits, ids, taught).sum()

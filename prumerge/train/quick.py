@@ -8,9 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from prumerge.evaluate.answering import Asker
 from prumerge.evaluate.log import Log
 from prumerge.evaluate.plan import Plan, fingerprint
-from prumerge.evaluate.run import Asker, ask, sample
+from prumerge.evaluate.run import ask, sample
 from prumerge.pipeline.options import Options
 from prumerge.tiny.questions import balanced
 from prumerge.tiny.scenes import TRAIN, scene

@@ -20,6 +20,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from prumerge.evaluate.divergence import likeliest
 from prumerge.generate.answer import said
 from prumerge.loading.prompts import conversation, inputs_of
 from prumerge.models import device_of
@@ -122,9 +123,8 @@ def _read_again(model: Any, batches: Batches, rows: Sequence[Row]) -> Iterator[L
     labels = inputs.pop("labels")[:, 1:]
     logits = model(**inputs, use_cache=False).logits[:, -labels.shape[1] - 1 : -1]
     for row, label in zip(logits, labels, strict=True):
-        expected = row[label != IGNORED].float().log_softmax(-1)
-        likeliest = expected.topk(min(LIKELIEST, expected.shape[-1]))
-        yield Lesson(likeliest.indices.cpu(), likeliest.values.cpu())
+        ids, log_probabilities = likeliest(row[label != IGNORED], LIKELIEST)
+        yield Lesson(ids.cpu(), log_probabilities.cpu())
 
 
 def _write(file: Path, lessons: Iterator[tuple[str | None, Lesson]]) -> None:
