@@ -146,8 +146,7 @@ def _look(folder: Path, model: Any, processor: Any, plan: Plan, options: Options
     """Write what a look at the checkpoint shows to self-check.json, and leave it there if it is the same."""
     from dataclasses import asdict
 
-    from prumerge.evaluate.handin import described
-    from prumerge.evaluate.selfcheck import self_check
+    from prumerge.evaluate.selfcheck import described, self_check
 
     shown = [showing for showing in plan.showings if showing[1][0].task == "pictures"]
     images = [opens()[0] for opens, _ in shown[:8]]

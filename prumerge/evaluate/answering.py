@@ -173,7 +173,7 @@ def answers(
             decode_ms=(watch.laps[-1] - watch.laps[1]) / len(about),
             answer_tokens=len(ids),
             cut=cut,
-            divergence=divergence,
+            divergence=round(divergence, 4),  # batches of another size round otherwise
             compared=count,
         )
         for item, row, own, answer, (ids, cut), (divergence, count) in zip(

@@ -3,6 +3,8 @@ and does its attention look as PruMerge expects?"""
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -12,6 +14,7 @@ import torch
 from PIL.Image import Image
 
 from prumerge import ops
+from prumerge.evaluate.plan import fingerprint
 from prumerge.loading.prompts import prepare_batch
 from prumerge.models import device_of
 from prumerge.pipeline.options import DEFAULT, Options
@@ -21,6 +24,9 @@ from prumerge.tokens import VisualTokens
 
 PICTURES = 8
 """That are looked at, at most."""
+_PACKAGES = ("prumerge", "torch", "transformers")
+_SIZES = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+_TOWER = (*_SIZES[:4], "image_size", "patch_size")
 
 
 @dataclass(frozen=True)
@@ -114,3 +120,27 @@ def _outliers(attention: torch.Tensor) -> float:
 def _half(attention: torch.Tensor) -> float:
     share = attention.sort(descending=True).values.cumsum(0) / attention.sum()
     return 100 * (int((share < 0.5).sum()) + 1) / len(attention)
+
+
+def described(model: Any) -> dict[str, Any]:
+    """Sizes of a checkpoint, the machine it is on, and versions."""
+    config = model.config
+    tower = getattr(config, "vision_config", None)
+    device = device_of(model)
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "weights": fingerprint(model),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "family": config.model_type,
+        "language_model": _sizes(config.get_text_config(), _SIZES),
+        "vision_tower": _sizes(tower, _TOWER),
+        "machine": {"device": gpu or device.type, "processor": platform.machine()},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+    }
+
+
+def _sizes(config: Any, names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name in names if isinstance(value := getattr(config, name, None), int | str)}
