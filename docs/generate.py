@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from handed_in_tables import handed_in
 from PIL import Image
 from real_tower_tables import real_tower_counts, real_tower_layers, real_tower_outliers
 from roofline_tables import (
@@ -41,6 +42,7 @@ from prumerge.evaluate.tasks import task
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     ROOT / "README.md",
+    ROOT / "results" / "README.md",
     *(ROOT / "docs" / f"{name}.md" for name in ("methods", "results", "families", "roofline")),
 ]
 
@@ -306,6 +308,7 @@ PICTURES = {"methods.png": "every_method"}
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
     for block in (
+        handed_in,
         methods,
         options,
         supported,
