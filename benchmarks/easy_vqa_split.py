@@ -1,6 +1,6 @@
 """Data that nobody here made: the embedded model learns easy-VQA, and methods answer its test split.
 
-    python benchmarks/easy_vqa.py --state DIR
+    python benchmarks/easy_vqa_split.py --state DIR
 
 Written down before anything was looked at:
 
