@@ -36,10 +36,11 @@ from PIL import Image
 import prumerge
 from prumerge.evaluate.answering import Asker
 from prumerge.evaluate.log import Log
-from prumerge.evaluate.plan import Job, Plan, fingerprint
+from prumerge.evaluate.plan import Job, Plan
 from prumerge.evaluate.run import ask, sample
 from prumerge.evaluate.scoring import vqa
 from prumerge.evaluate.statistics import compare
+from prumerge.loading.fingerprint import fingerprint
 from prumerge.loading.prompts import prepare_batch
 from prumerge.pipeline.options import Options
 from prumerge.tiny.questions import questions
