@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from prumerge.attachment.attach import attach
     from prumerge.catalogue import names
     from prumerge.drawing import show
+    from prumerge.generate.guarded import Guard, guarded
     from prumerge.loading.clips import open_clip
     from prumerge.loading.images import open_image
     from prumerge.loading.load import load
@@ -25,11 +26,13 @@ __version__ = "0.1.0"
 
 # Imported when first used, so that the command line starts without torch.
 _HOMES = {
+    "Guard": "generate.guarded",
     "Reducer": "reducer",
     "Reduction": "tokens",
     "VisualTokens": "tokens",
     "attach": "attachment.attach",
     "clip_relevance": "relevance",
+    "guarded": "generate.guarded",
     "load": "loading.load",
     "make": "spec",
     "names": "catalogue",
@@ -41,11 +44,13 @@ _HOMES = {
 }
 
 __all__ = [
+    "Guard",
     "Reducer",
     "Reduction",
     "VisualTokens",
     "attach",
     "clip_relevance",
+    "guarded",
     "load",
     "make",
     "names",

@@ -29,6 +29,7 @@ COMMANDS = (
     "demo",
     "tasks",
     "evaluate",
+    "calibrate",
     "rescore",
     "train",
     "roofline",

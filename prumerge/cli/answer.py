@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Annotated
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from prumerge.cli import options as shared
 from prumerge.cli.output import note, print_json, print_table, status
+from prumerge.errors import PrumergeError
+
+if TYPE_CHECKING:
+    from prumerge.generate.guarded import GuardedAnswer
 
 
 def answer(
@@ -24,6 +29,10 @@ def answer(
     separators: shared.SeparatorsOption = "keep",
     size_bias: shared.SizeBiasOption = False,
     relevance_model: shared.RelevanceOption = None,
+    guard: Annotated[
+        Path | None,
+        typer.Option(help="Answer under this guard of `prumerge calibrate`, which holds its reducers."),
+    ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Ask the untouched model as well.")] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 64,
     device: shared.DeviceOption = "auto",
@@ -31,8 +40,11 @@ def answer(
 ) -> None:
     """Ask about a picture or a clip, with few visual tokens."""
     path, text = shared.subject(media, question, video, sample)
+    if guard is not None and compare:
+        raise PrumergeError("a guard compares by itself; leave --compare out")
     with status("loading"):
         from prumerge.cli.model import ask, open_model, show_media, tokens_left
+        from prumerge.generate.guarded import guarded
         from prumerge.tiny.vocabulary import unknown_words
 
         methods = shared.methods_of(reducer, keep)
@@ -47,6 +59,11 @@ def answer(
             f"the embedded model does not know {', '.join(map(repr, words))}: it learned about 220 words on "
             "drawn scenes, such as `prumerge samples` writes; ask another by --model"
         )
+    if guard is not None:
+        with status("answering"):
+            found = guarded(loaded, processor, guard).answer(shown, text)
+        _print_guarded(found, as_json)
+        return
     asked = [None, *methods] if compare else list(methods)
     with status("answering"):
         if len(asked) > 1:  # the first call of each shape pays for memory and kernels
@@ -71,3 +88,16 @@ def answer(
             for one, method in zip(answers, asked, strict=True)
         ]
         print_table(names, table)
+
+
+def _print_guarded(found: GuardedAnswer, as_json: bool) -> None:
+    """The answer, and on stderr which step gave it."""
+    if as_json:
+        print_json({**asdict(found), "method": found.method, "visual_tokens": found.visual_tokens})
+        return
+    print(found.answer)
+    tried = ", ".join(
+        f"{one.method} ({one.visual_tokens} visual tokens, probability {one.probability:.3f})"
+        for one in found.tries
+    )
+    note(f"asked {tried}")

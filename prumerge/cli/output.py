@@ -166,7 +166,7 @@ def _widened(
 
 def check_target(path: Path, kinds: Sequence[str]) -> None:
     """Raise PrumergeError if no file of these kinds can be written there, before any work is done."""
-    example = f"{kinds[0]}, {kinds[1]} or {kinds[-1]}"
+    example = " or ".join(filter(None, [", ".join(kinds[:2] if len(kinds) > 2 else kinds[:-1]), kinds[-1]]))
     if path.is_dir():
         raise PrumergeError(
             f"{str(path)!r} is a folder; name a file in it, such as {path / f'kept{kinds[0]}'}"

@@ -142,8 +142,8 @@ def answers(
     written = [_ended(row, limit, model) for row, limit in zip(new.tolist(), limits, strict=True)]
     texts = asker.processor.batch_decode([ids for ids, _ in written], skip_special_tokens=True)
     texts = list(map(str.strip, texts))
+    lengths = [len(ids) + (not cut) for ids, cut in written]
     if isinstance(listener, Listener):
-        lengths = [len(ids) + (not cut) for ids, cut in written]
         for (_, item), heard in zip(about, listener.heard(texts, new, lengths), strict=True):
             asker.untouched[item.task, item.id] = heard
             asker.said.setdefault((item.task, item.id), heard.text)
@@ -175,9 +175,10 @@ def answers(
             cut=cut,
             divergence=round(divergence, 4),  # batches of another size round otherwise
             compared=count,
+            probability=round(probability, 4),
         )
-        for item, row, own, answer, (ids, cut), (divergence, count) in zip(
-            asked, rows, each, texts, written, compared, strict=True
+        for item, row, own, answer, (ids, cut), (divergence, count), probability in zip(
+            asked, rows, each, texts, written, compared, listener.probabilities(lengths), strict=True
         )
     ]
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import LogitsProcessor
+
+from prumerge.generate.watcher import Watcher
 
 LIKELIEST = 32
 """Next tokens that are kept of each place; what is left of the probability counts as one more."""
@@ -54,15 +55,16 @@ class Said:
     taught: Float[Tensor, "T K"]
 
 
-class Listener(LogitsProcessor):
-    """Keeps the likeliest next tokens of every step of `generate`; changes nothing."""
+class Listener(Watcher):
+    """Keeps the likeliest next tokens as well."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._steps: list[tuple[Tensor, Tensor]] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         self._steps.append(likeliest(scores, LIKELIEST))
-        return scores
+        return super().__call__(input_ids, scores)
 
     def heard(self, texts: Sequence[str], tokens: Int[Tensor, "B T"], lengths: Sequence[int]) -> list[Said]:
         """What was said to each question of the batch: its first `lengths` tokens."""
@@ -75,10 +77,11 @@ class Listener(LogitsProcessor):
         ]
 
 
-class Follower(LogitsProcessor):
-    """Compares every step of `generate` with what was said to the same questions; changes nothing."""
+class Follower(Watcher):
+    """Compares every step with what was said to the same questions as well."""
 
     def __init__(self, said: Sequence[Said], device: torch.device) -> None:
+        super().__init__()
         self._lengths = torch.tensor([len(one.tokens) for one in said])
         self._tokens = _padded([one.tokens for one in said])
         self._ids = _padded([one.ids for one in said]).to(device)
@@ -89,7 +92,7 @@ class Follower(LogitsProcessor):
         step = len(self._steps)
         if step < self._tokens.shape[1]:
             self._steps.append(divergences(scores, self._ids[:, step], self._taught[:, step]))
-        return scores
+        return super().__call__(input_ids, scores)
 
     def compared(self, tokens: Int[Tensor, "B T"]) -> list[tuple[float, int]]:
         """For each question the divergence summed over the tokens that are compared, and how many those are;

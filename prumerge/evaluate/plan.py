@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from prumerge.errors import PrumergeError, short, unknown
 from prumerge.evaluate.asked import Showing, described, showings, sources
 from prumerge.evaluate.tasks import SCENES, names
 from prumerge.evaluate.tasks._task import Source
+from prumerge.loading.fingerprint import fingerprint
 from prumerge.models import device_of
 from prumerge.pipeline.options import Options
 from prumerge.reducer import Reducer
@@ -86,10 +86,7 @@ class Plan:
 
     def settings(self, name: str, model: Any, options: Options | None = None) -> dict[str, Any]:
         """What answers depend on; methods, budgets and tasks may be added to a run."""
-        given = (
-            {} if options is None else {each.name: getattr(options, each.name) for each in fields(options)}
-        )
-        changed = {name: value for name, value in given.items() if value != getattr(Options(), name)}
+        changed = {} if options is None else options.changed()
         if "relevance" in changed:
             changed["relevance"] = True  # a function has no text; whose it is belongs to the caller
         return {
@@ -139,12 +136,6 @@ def at(spec: str, budget: int, tokens: VisualTokens) -> Job:
     if surplus >= keep:
         raise PrumergeError(f"{spec} cannot hand over as few as {budget} visual tokens")
     return Job(f"{spec}@{budget}", with_keep(spec, keep - surplus))
-
-
-def fingerprint(model: Any) -> str:
-    """Of the weights, by a few values of each: a model that was trained further is another one."""
-    values = torch.cat([weight.detach().flatten()[:64].float().cpu() for weight in model.parameters()])
-    return sha256(values.numpy().tobytes()).hexdigest()[:12]
 
 
 def compares_frames(method: Reducer) -> bool:

@@ -47,6 +47,8 @@ class Record:
     compared: int = 0
     """Tokens of the answer until the first that the untouched model does not say, that one included; 0 where
     an older version did not compare."""
+    probability: float = 0.0
+    """Of the whole answer, as the model that gave it sees it; 0 where an older version did not say."""
 
     @property
     def asked(self) -> Question:

@@ -14,7 +14,7 @@ import torch
 from PIL.Image import Image
 
 from prumerge import ops
-from prumerge.evaluate.plan import fingerprint
+from prumerge.loading.fingerprint import fingerprint
 from prumerge.loading.prompts import prepare_batch
 from prumerge.models import device_of
 from prumerge.pipeline.options import DEFAULT, Options

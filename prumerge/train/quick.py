@@ -10,8 +10,9 @@ from typing import Any
 
 from prumerge.evaluate.answering import Asker
 from prumerge.evaluate.log import Log
-from prumerge.evaluate.plan import Plan, fingerprint
+from prumerge.evaluate.plan import Plan
 from prumerge.evaluate.run import ask, sample
+from prumerge.loading.fingerprint import fingerprint
 from prumerge.pipeline.options import Options
 from prumerge.tiny.questions import balanced
 from prumerge.tiny.scenes import TRAIN, scene

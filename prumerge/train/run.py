@@ -20,7 +20,8 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments, se
 
 from prumerge import __version__
 from prumerge.errors import MissingPackage, PrumergeError
-from prumerge.evaluate.plan import compares_frames, fingerprint
+from prumerge.evaluate.plan import compares_frames
+from prumerge.loading.fingerprint import fingerprint
 from prumerge.models import device_of
 from prumerge.pipeline.options import Options
 from prumerge.spec import make, with_keep

@@ -11,10 +11,11 @@ from builders import visual_tokens
 import prumerge
 from prumerge.evaluate.answering import Asker
 from prumerge.evaluate.log import Log
-from prumerge.evaluate.plan import Job, Plan, at, fingerprint
+from prumerge.evaluate.plan import Job, Plan, at
 from prumerge.evaluate.records import by_method
 from prumerge.evaluate.run import ask, run
 from prumerge.generate.answer import answer
+from prumerge.loading.fingerprint import fingerprint
 from prumerge.loading.prompts import prepare
 from prumerge.pipeline.options import Options
 from prumerge.pipeline.prompt import Prompt
