@@ -25,9 +25,14 @@ def picture():
     return scene(9_800_013).image
 
 
+def under(tiny, guard):
+    model, processor = tiny
+    return guarded(model, processor, guard)
+
+
 @pytest.mark.parametrize("threshold", [0.0, 2.0])
 def test_at_any_threshold_it_says_what_the_step_that_answers_says(tiny, picture, threshold):
-    found = guarded(*tiny, guard=Guard(STEPS, threshold)).answer(picture, "which shape is blue?")
+    found = under(tiny, Guard(STEPS, threshold)).answer(picture, "which shape is blue?")
     spec = STEPS[0] if threshold == 0 else None
     alone = answer(*tiny, picture, "which shape is blue?", spec)
     assert found.answer == alone.answer
@@ -36,19 +41,19 @@ def test_at_any_threshold_it_says_what_the_step_that_answers_says(tiny, picture,
 
 
 def test_its_probability_is_that_of_the_whole_answer(tiny, picture):
-    [one] = guarded(*tiny, guard=Guard(STEPS, 0.0)).answer(picture, "which shape is blue?").tries
+    [one] = under(tiny, Guard(STEPS, 0.0)).answer(picture, "which shape is blue?").tries
     assert 0 < one.probability <= 1
     between = one.probability
-    asked = guarded(*tiny, guard=Guard(STEPS, between)).answer(picture, "which shape is blue?")
+    asked = under(tiny, Guard(STEPS, between)).answer(picture, "which shape is blue?")
     assert len(asked.tries) == 1  # at least as probable is enough
-    asked = guarded(*tiny, guard=Guard(STEPS, between * 1.0001)).answer(picture, "which shape is blue?")
+    asked = under(tiny, Guard(STEPS, between * 1.0001)).answer(picture, "which shape is blue?")
     assert len(asked.tries) > 1
 
 
 def test_an_answer_below_the_threshold_is_not_written_to_its_end(tiny, picture):
     prompt = "describe the picture"
-    whole = guarded(*tiny, guard=Guard(STEPS[:1], 0.0, 12)).answer(picture, prompt).tries[0]
-    begun = guarded(*tiny, guard=Guard(STEPS[:1], 1.5, 12)).answer(picture, prompt).tries[0]
+    whole = under(tiny, Guard(STEPS[:1], 0.0, 12)).answer(picture, prompt).tries[0]
+    begun = under(tiny, Guard(STEPS[:1], 1.5, 12)).answer(picture, prompt).tries[0]
     assert whole.probability <= begun.probability < 1.5
 
 
@@ -67,10 +72,10 @@ def test_what_is_no_guard_is_refused(tmp_path, text):
 
 def test_a_guard_of_other_weights_is_refused(tiny):
     own = Guard(STEPS, 0.5, calibrated={"weights": fingerprint(tiny[0]), "model": "tiny"})
-    assert guarded(*tiny, guard=own).guard is own
+    assert under(tiny, own).guard is own
     other = replace(own, calibrated={"weights": "0" * 12, "model": "another"})
     with pytest.raises(PrumergeError, match=r"other weights \(those of another\)"):
-        guarded(*tiny, guard=other)
+        under(tiny, other)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +87,7 @@ def test_steps_work_before_the_language_model(steps, told):
 
 
 def test_other_data_are_noticed_by_how_often_all_tokens_are_needed(tiny):
-    model = guarded(*tiny, guard=Guard(STEPS, 0.5, calibrated={"untouched": 0.1}))
+    model = under(tiny, Guard(STEPS, 0.5, calibrated={"untouched": 0.1}))
     for asked, untouched, noticed in ((10, 10, False), (100, 12, False), (100, 40, True)):
         model.asked, model.untouched = asked, untouched
         assert ("these are other pictures" in model.shift()) is noticed
