@@ -34,7 +34,8 @@ def under(tiny, guard):
 def test_at_any_threshold_it_says_what_the_step_that_answers_says(tiny, picture, threshold):
     found = under(tiny, Guard(STEPS, threshold)).answer(picture, "which shape is blue?")
     spec = STEPS[0] if threshold == 0 else None
-    alone = answer(*tiny, picture, "which shape is blue?", spec)
+    model, processor = tiny
+    alone = answer(model, processor, picture, "which shape is blue?", spec)
     assert found.answer == alone.answer
     assert [one.method for one in found.tries] == ([STEPS[0]] if spec else [*STEPS, "untouched"])
     assert found.visual_tokens == (16 if spec else 16 + 36 + 576)
