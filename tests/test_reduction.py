@@ -111,7 +111,11 @@ def test_one_after_the_other_a_patch_goes_where_the_token_went_that_stood_for_it
     "spec",
     [
         "pool:keep=20+pool:keep=4",
+        "medoids:keep=20+pool:keep=4",
+        "pool:keep=20+medoids:keep=4",
         "scope:keep=20+topk:keep=4",
+        "prumerge+medoids:keep=4",
+        "medoids:keep=9@each",
         "pool:keep=9@merged=0.5",
     ],
 )
@@ -130,14 +134,14 @@ def test_frames_say_together_what_each_says():
     assert joined({0: one, 1: Reduction(torch.tensor([2]))}, [3, 3]).assignment is None
 
 
-@pytest.mark.parametrize("name", ["scope"])
+@pytest.mark.parametrize("name", ["medoids", "scope"])
 def test_nothing_is_computed_until_somebody_asks(name, monkeypatch):
     def refuse(*_):
         raise AssertionError("asked for similarities")
 
     monkeypatch.setattr("prumerge.ops.most_similar", refuse)
     tokens = visual_tokens((1, 7, 9))
-    reduction = prumerge.make(f"{name}:keep=9")(tokens)
+    reduction = prumerge.make(f"{name}:keep=9,merge=0")(tokens)
     assert reduction.assignment is None
     with pytest.raises(AssertionError):
         tokens.assigned(reduction)

@@ -120,7 +120,7 @@ def test_columns_have_the_sizes_of_their_tokens_in_the_order_they_are_read():
 
 
 @pytest.mark.parametrize(
-    "spec", ["scope:keep=3", "prumerge:keep=3", "pool:keep=3", "tome:r=3+topk:keep=3"]
+    "spec", ["medoids:keep=3", "scope:keep=3", "prumerge:keep=3", "pool:keep=3", "tome:r=3+topk:keep=3"]
 )
 def test_every_patch_counts_once_in_the_prompt(llama, spec):
     pipeline, inputs = Pipeline(spec), prompt(*ROWS)
