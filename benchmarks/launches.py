@@ -2,7 +2,8 @@
 
 Every method before the language model, 64 tokens kept (of those that compare frames 320, in two frames).
 Counted are aten operators in the decide step (views included) on pictures of 576 tokens that an encoder left
-as parts of one tensor, for batches of 1, 8 and 32; and for greedy methods those of one step. Timed is a batch
+as parts of one tensor, for batches of 1, 8 and 32; and for greedy methods those of one step (`medoids` takes
+none on the CPU, where it is NumPy's; see `medoids.py`). Timed is a batch
 of 32 pictures of 576 x 1024 tokens, as parts of one tensor and each in memory of its own, and of 576 x 192
 (the embedded model's) as parts of one tensor.
 

@@ -11,8 +11,9 @@ import torch
 from torch.nn.functional import normalize
 
 from prumerge.errors import PrumergeError
-from prumerge.reducer import PLACES, Placed, Reducer, joined
-from prumerge.tokens import Reduction, VisualTokens
+from prumerge.reducer import PLACES, Placed, Reducer
+from prumerge.reduction import Reduction, joined
+from prumerge.tokens import VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,4 +151,4 @@ def repeats(tokens: VisualTokens, threshold: float) -> Reduction:
     owners = torch.cat(owner)
     index = (owners == own.flatten()).nonzero()[:, 0]
     members = (owners == index[:, None]).float()
-    return Reduction(index, members / members.sum(1, keepdim=True))
+    return Reduction(index, members / members.sum(1, keepdim=True), torch.searchsorted(index, owners))

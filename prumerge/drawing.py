@@ -26,8 +26,9 @@ def show(
     """The picture | the patches that were kept | who absorbed what; a video has a row for each frame.
 
     The picture is cropped to the grid's shape around its centre, as CLIP's image processor does. In the third
-    panel patches of one colour went into the same token (the strongest one that took them; what is left is
-    outlined). Pale patches went nowhere, or into one token for all the rest such as PruMerge's extra token.
+    panel patches of one colour went into the same token: the strongest one that took them, or the one that
+    the reduction's `assignment` says. What is left is outlined. Pale patches went nowhere, or into one token
+    for all the rest such as PruMerge's extra token.
 
     Pictures may be of any mode. Raises PrumergeError for what is no picture, for another number of pictures
     than the grid has frames, and for a reduction of other tokens than the grid's.
@@ -60,11 +61,11 @@ def show(
         for number, panel in enumerate(panels):
             sheet.paste(Image.fromarray(panel), (_GAP + number * (width + _GAP), top))
         _outline(sheet, kept_map[frame], cell, _GAP + 2 * (width + _GAP), top)
-    merged = reduction.weights is not None
+    third = "nothing is merged" if reduction.assignment is None else "who stands for what"
     captions = [
         f"{len(kept)} visual tokens",
         f"{len(reduction)} left ({len(reduction) / len(kept):.1%})",
-        "who absorbed what" if merged else "nothing is merged",
+        third if reduction.weights is None else "who absorbed what",
     ]
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=18)
     for number, caption in enumerate(captions):
@@ -110,7 +111,10 @@ def plot_attention(tokens: VisualTokens, *, split_heads: bool = False, iqr: floa
 
 
 def _owners(grid: tuple[int, int, int], reduction: Reduction) -> Int[torch.Tensor, "N"]:
-    """For each patch the row that took most of it, the nearest of equals; -1 where none did."""
+    """For each patch the row that it is assigned to, or else that took most of it, the nearest of equals; -1
+    where none did."""
+    if reduction.assignment is not None:
+        return reduction.assignment.cpu()
     frames, rows, columns = grid
     count = frames * rows * columns
     index = reduction.index.cpu()

@@ -21,7 +21,8 @@ from prumerge import ops
 from prumerge.catalogue import name_of
 from prumerge.errors import PrumergeError
 from prumerge.ops.batching import grouped, kind, together
-from prumerge.tokens import Reduction, VisualTokens
+from prumerge.reduction import Reduction, joined
+from prumerge.tokens import VisualTokens
 
 PLACES = ("vision tower", "before the language model", "language model")
 """Where a method can work, in the order in which a picture comes by."""
@@ -340,29 +341,6 @@ def shares(count: int, sizes: list[int]) -> list[int]:
     """A budget divided among frames of these sizes, evenly by their tokens."""
     ends = [count * end // sum(sizes) for end in accumulate(sizes, initial=0)]
     return [end - start for start, end in pairwise(ends)]
-
-
-def joined(parts: dict[int, Reduction], sizes: list[int]) -> Reduction:
-    """The reductions of some frames, by number, as one of the whole; `sizes` are those of all frames."""
-    if len(sizes) == 1:
-        return parts[0]
-    offsets = [0, *accumulate(sizes)]
-    index = torch.cat([part.index + offsets[number] for number, part in parts.items()])
-    if all(part.weights is None for part in parts.values()):
-        return Reduction(index)
-    columns = offsets[-1]
-    if any(part.weights is not None and part.weights.shape[1] > sizes[n] for n, part in parts.items()):
-        columns += len(sizes)  # one for each frame's class token
-    weights = torch.zeros(len(index), columns, device=index.device)
-    row = 0
-    for number, part in parts.items():
-        size, rows = sizes[number], slice(row, row + len(part))
-        block = ops.one_hot(part.index, size) if part.weights is None else part.weights
-        weights[rows, offsets[number] : offsets[number + 1]] = block[:, :size]
-        if block.shape[1] > size:
-            weights[rows, offsets[-1] + number] = block[:, size]
-        row += len(part)
-    return Reduction(index, weights)
 
 
 def _fits(value: object, hint: Any) -> bool:

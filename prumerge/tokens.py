@@ -1,4 +1,4 @@
-"""The two data types everything else speaks: the visual tokens of one image, and what to keep of them."""
+"""The visual tokens of one image: what every method reads, and what a model family makes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import pad
 
 from prumerge import ops
+from prumerge.reduction import Merged, Reduction
 from prumerge.scores import CLASS, TOKEN, Layer, Scores
+
+__all__ = ["Merged", "Reduction", "Separators", "VisualTokens"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +149,12 @@ class VisualTokens(Scores):
         return self.patches + (0 if self.separators is None else len(self.separators.at))
 
     @property
+    def frame_sizes(self) -> list[int]:
+        """How many tokens each frame, or each tile, has."""
+        count, rows, columns = self.grid
+        return [height * width for height, width in self.tiles or ((rows, columns),) * count]
+
+    @property
     def class_tokens(self) -> int:
         """How many class tokens a method may keep: none, one, or one for each frame."""
         return 0 if self.class_feature is None else len(self.class_feature[..., 0].reshape(-1))
@@ -198,7 +206,7 @@ class VisualTokens(Scores):
         grids = self.tiles or ((rows, columns),) * count
         if len(grids) == 1 and not self.tiles:
             return [self]
-        sizes = [height * width for height, width in grids]
+        sizes = self.frame_sizes
 
         def class_tokens(values: Tensor) -> Sequence[Tensor]:
             return [values] * len(sizes) if values.ndim == 1 else values.unbind()
@@ -227,6 +235,23 @@ class VisualTokens(Scores):
             )
             for number, grid in enumerate(grids)
         ]
+
+    @torch.no_grad()
+    def assigned(self, reduction: Reduction) -> Reduction:
+        """The same reduction with the token that stands for each patch.
+
+        Where the method did not say: the kept token whose key is most similar, among those of the patch's own
+        frame if any stays there. A class token that was kept stands for no patch, unless nothing else stays.
+        """
+        if reduction.assignment is not None:
+            return reduction
+        index, weights, rows = reduction.index, reduction.weights, None
+        if weights is not None and weights.shape[1] > len(self):
+            rows = (weights[:, : len(self)] != 0).any(dim=1).nonzero()[:, 0]
+            rows = rows if len(rows) else torch.arange(len(index), device=index.device)
+            index = index[rows]
+        own = ops.most_similar(self.keys, index, self.frame_sizes)
+        return replace(reduction, assignment=own if rows is None else rows[own])
 
     def whole(self, reduction: Reduction) -> Reduction:
         """A reduction of these tokens as one of the picture's patches."""
@@ -291,110 +316,3 @@ class Separators:
 
     of: Int[Tensor, "N"]
     """For each token the separator of its row or frame; -1 where it has none."""
-
-
-@dataclass(frozen=True)
-class Reduction:
-    """What a method decided for one image: reduced = weights @ features, a row for each of the M tokens left.
-
-    Pruning is `weights=None`: each row takes the token at `index` as it is.
-    """
-
-    index: Int[Tensor, "M"]
-    """The place (0 to N-1) that each token stands for: its position, and where pictures draw it."""
-
-    weights: Float[Tensor, "M columns"] | None = None
-    """N columns, one for each patch; of methods that keep the class token one more at the end, for it (in a
-    video one for each frame)."""
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def apply(self, tokens: VisualTokens) -> Float[Tensor, "M C"]:
-        """The reduced features, in the dtype of the features."""
-        return self.of(tokens.features, tokens.class_feature)
-
-    def of(self, values: Float[Tensor, "N *D"], of_class: Tensor | None = None) -> Float[Tensor, "M *D"]:
-        """Anything that each token has, reduced as the features are; `of_class` is what the class token has,
-        [D] or [frames, D], and counts nothing where it is not given."""
-        if self.weights is None:
-            return values[self.index]
-        weights, extra = self.weights, self.weights.shape[1] - len(values)
-        if extra and of_class is None:
-            weights = weights[:, : len(values)]
-        elif extra and of_class is not None:
-            values = torch.cat([values, of_class.expand(extra, -1)])
-        return (weights @ values.to(weights.dtype)).to(values.dtype)
-
-    def sizes(self, held: Float[Tensor, "N"] | None = None) -> Float[Tensor, "M"]:
-        """How many patches each token stands for, float32, without gradients; `held` says how many each of
-        the N did before (none: one).
-
-        A token that was only pruned stands for itself. A patch with a weight in several tokens is divided
-        among them in proportion to it: no patch counts twice. A class token counts as one.
-        """
-        if self.weights is None:
-            return self.index.new_ones(len(self)).float() if held is None else held.float()[self.index]
-        shares = self.weights.detach().float().abs()
-        shares = shares / shares.sum(0).clamp_min(torch.finfo(shares.dtype).tiny)
-        each = torch.ones_like(shares[0])
-        if held is not None:
-            each[: len(held)] = held
-        return shares @ each
-
-    def rows(self, order: Int[Tensor, "M"]) -> Reduction:
-        """The same tokens in another order."""
-        return Reduction(self.index[order], None if self.weights is None else self.weights[order])
-
-    def medians(self, count: int) -> Int[Tensor, "M"]:
-        """For each token the median of the places (of `count`) that went into it; for a class token its
-        own place."""
-        if self.weights is None:
-            return self.index
-        within = (self.weights[:, :count] != 0).cumsum(1)
-        medians = (2 * within >= within[:, -1:]).int().argmax(1)
-        return torch.where(within[:, -1] > 0, medians, self.index)
-
-    def matrix(self, count: int) -> Float[Tensor, "M columns"]:
-        """The weights, those of plain pruning (one-hot rows) included; `count` is N."""
-        return ops.one_hot(self.index, count) if self.weights is None else self.weights
-
-    def after(self, first: Reduction, count: int, class_tokens: int = 1) -> Reduction:
-        """Both in one: this reduction of what `first` left of `count` tokens with so many class tokens.
-
-        The class token that this one may keep is the mean of those.
-        """
-        index = first.index[self.index]
-        if self.weights is None:
-            return Reduction(index, None if first.weights is None else first.weights[self.index])
-        weights = self.of(first.matrix(count))
-        own = self.weights[:, len(first) :]
-        if own.shape[1]:
-            own = own.sum(1, keepdim=True) if class_tokens == 1 else own  # one for all frames
-            weights = pad(weights, (0, count + class_tokens - weights.shape[1]))
-            weights[:, count:] += own * own.shape[1] / class_tokens
-        return Reduction(index, weights)
-
-
-@dataclass(frozen=True)
-class Merged:
-    """Which of the M tokens that a vision tower left each of a picture's P patches went into (ToMe)."""
-
-    grid: tuple[int, int, int]
-    """Frames, rows, columns of the patches."""
-
-    source: Int[Tensor, "P"]
-    """The token each patch went into."""
-
-    @classmethod
-    def together(cls, frames: Sequence[Merged], count: int) -> Merged:
-        """Of the frames of a clip, each merged into `count` tokens."""
-        depth, rows, columns = frames[0].grid
-        source = torch.cat([frame.source + number * count for number, frame in enumerate(frames)])
-        return cls((len(frames) * depth, rows, columns), source)
-
-    def reduction(self, count: int) -> Reduction:
-        """The same as a matrix: each of the `count` tokens is the mean of its patches, at the first one."""
-        rows = torch.arange(count, device=self.source.device)
-        belongs = (self.source == rows[:, None]).float()
-        return Reduction(belongs.argmax(1), belongs / belongs.sum(1, keepdim=True))

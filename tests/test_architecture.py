@@ -76,6 +76,8 @@ def test_a_method_knows_tensors_and_nothing_of_models_or_other_methods(path):
         "prumerge.ops",
         "prumerge.reducer",
         "prumerge.reducers._merging",
+        "prumerge.reducers._selector",
+        "prumerge.reduction",
         "prumerge.tokens",
     }
 

@@ -90,7 +90,7 @@ def test_an_unknown_name_is_answered_with_all_names(name):
 
 
 def test_an_unknown_option_is_answered_with_those_there_are():
-    with pytest.raises(ValueError, match="topk has no option 'kep'; it has: keep, heads, order, iqr"):
+    with pytest.raises(ValueError, match="topk has no option 'kep'; it has: keep, merge, heads, order, iqr"):
         prumerge.make("topk:kep=5")
 
 

@@ -37,9 +37,9 @@ def attach(
     one) stays its own. One attached model may be used by several threads.
 
     With `size_bias` the language model attends to a token in proportion to its size, the patches it stands
-    for (`Reduction.sizes`): the logarithm is added to the logits of its key in every layer, as if it stood
-    there that many times (proportional attention, section 3 of ToMe, https://arxiv.org/abs/2210.09461). Where
-    all sizes are 1 nothing changes. It needs sdpa or eager attention.
+    for (`VisualTokens.assigned`): the logarithm is added to the logits of its key in every layer, as if it
+    stood there that many times (proportional attention, section 3 of ToMe, https://arxiv.org/abs/2210.09461).
+    Where all sizes are 1 nothing changes. It needs sdpa or eager attention.
 
     `generate` returns the caller's prompt followed by the answer, and a cache that it filled may be used for
     a second turn that continues the same prompt. `forward` returns logits for the shorter prompt; the loss is

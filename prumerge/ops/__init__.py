@@ -14,9 +14,19 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from prumerge.errors import PrumergeError
+from prumerge.ops.covering import in_frames, merged_by_similarity, most_similar
+from prumerge.ops.facility import facility_location
 from prumerge.ops.greedy import best_coverage, farthest_points, largest_determinant
 
-__all__ = ["best_coverage", "farthest_points", "largest_determinant"]
+__all__ = [
+    "best_coverage",
+    "facility_location",
+    "farthest_points",
+    "in_frames",
+    "largest_determinant",
+    "merged_by_similarity",
+    "most_similar",
+]
 
 
 def outliers(scores: Float[Tensor, "N"], factor: float = 1.5) -> Bool[Tensor, "N"]:

@@ -49,8 +49,8 @@ class Decision:
         return features if self.order is None else features[self.order.to(features.device)]
 
     def sizes(self) -> Float[Tensor, "T"]:
-        """How many patches each stands for; separators count as one. On the CPU."""
-        sizes = self.tokens.whole(self.reduction).sizes().cpu()
+        """How many patches each stands for, every patch counted once; separators count as one. On the CPU."""
+        sizes = self.tokens.whole(self.tokens.assigned(self.reduction)).sizes().cpu()
         sizes = torch.cat([sizes, torch.ones(len(self.standing) - len(sizes))])
         return sizes if self.order is None else sizes[self.order]
 

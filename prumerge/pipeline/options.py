@@ -36,7 +36,7 @@ class Options:
 
     size_bias: bool = False
     """Whether the language model attends to a token in proportion to the patches it stands for
-    (`Reduction.sizes`; proportional attention, section 3 of ToMe, https://arxiv.org/abs/2210.09461)."""
+    (`VisualTokens.assigned`; proportional attention, section 3 of ToMe, https://arxiv.org/abs/2210.09461)."""
 
     relevance: Relevance | None = None
     """How well each patch of a prompt's pictures matches the text, [N] each, 0 to 1, such as

@@ -49,7 +49,7 @@ def splice(
 def column_sizes(
     model: nn.Module, shorter: Mapping[str, Any], decisions: Sequence[Decision]
 ) -> Float[Tensor, "B L"]:
-    """How many patches each column of the prompt that `splice` made stands for (`Reduction.sizes`); words,
+    """How many patches each column of the prompt that `splice` made stands for (`Decision.sizes`); words,
     padding and separators count as one. On the CPU.
 
     Raises PrumergeError for models that are handed embeddings instead of a prompt.

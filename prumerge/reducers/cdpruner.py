@@ -7,11 +7,12 @@ import torch
 from prumerge import ops
 from prumerge.errors import PrumergeError
 from prumerge.reducer import FrameByFrame
+from prumerge.reducers._selector import Selector
 from prumerge.tokens import Reduction, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class CDPruner(FrameByFrame):
+class CDPruner(FrameByFrame, Selector):
     """CDPruner: tokens that are diverse given the question, by a determinantal point process.
 
     The kernel is the cosine of two tokens' embeddings behind the projector, weighted by how well both match
@@ -42,4 +43,4 @@ class CDPruner(FrameByFrame):
         if self.theta is not None:
             relevance = torch.exp(self.theta / (2 - 2 * self.theta) * relevance)
         kernel = ops.cosines(tokens.features).mul_(relevance[:, None]).mul_(relevance)
-        return Reduction(ops.largest_determinant(kernel, count).sort().values)
+        return self.selected(tokens, ops.largest_determinant(kernel, count).sort().values)

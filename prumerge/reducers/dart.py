@@ -7,11 +7,12 @@ import torch
 from prumerge import ops
 from prumerge.errors import PrumergeError
 from prumerge.reducer import FrameByFrame
+from prumerge.reducers._selector import Selector
 from prumerge.tokens import Reduction, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dart(FrameByFrame):
+class Dart(FrameByFrame, Selector):
     """DART: a few pivots, and for each of them the tokens that duplicate it least.
 
     Pivots are the tokens whose keys have the largest L1 norm. One after the other, each takes its share of
@@ -43,4 +44,4 @@ class Dart(FrameByFrame):
             share = others * (number + 1) // len(pivots) - others * number // len(pivots)
             chosen.append(own.masked_fill(taken, torch.inf).argsort(stable=True)[:share])
             taken = taken.scatter(0, chosen[-1], True)
-        return Reduction(torch.cat(chosen).sort().values)
+        return self.selected(tokens, torch.cat(chosen).sort().values)

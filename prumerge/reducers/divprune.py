@@ -6,11 +6,12 @@ import torch
 
 from prumerge import ops
 from prumerge.reducer import FrameByFrame
+from prumerge.reducers._selector import Selector
 from prumerge.tokens import Reduction, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class DivPrune(FrameByFrame):
+class DivPrune(FrameByFrame, Selector):
     """DivPrune: the most diverse subset, by the greedy solution of the max-min diversity problem.
 
     The first token is the one whose nearest neighbour is farthest; then, again and again, the token farthest
@@ -28,4 +29,4 @@ class DivPrune(FrameByFrame):
         distance.diagonal().fill_(torch.inf)
         nearest = distance.amin(dim=0)
         chosen = ops.farthest_points(distance, nearest.argmax(dim=0, keepdim=True), count)
-        return Reduction(chosen.sort().values)
+        return self.selected(tokens, chosen.sort().values)

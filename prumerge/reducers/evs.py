@@ -7,12 +7,12 @@ import torch
 from torch.nn.functional import normalize
 
 from prumerge import ops
-from prumerge.reducer import Reducer
+from prumerge.reducers._selector import Selector
 from prumerge.tokens import Reduction, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class EVS(Reducer):
+class EVS(Selector):
     """Efficient Video Sampling: the first frame, and of the others what differs most from the frame before.
 
     A token is compared with the one at the same place in the previous frame, by the cosine of embeddings
@@ -38,4 +38,4 @@ class EVS(Reducer):
         directions = normalize(tokens.embeddings(), dim=-1).view(frames, rows * columns, -1)
         change = 1 - (directions[1:] * directions[:-1]).sum(dim=-1)
         first = change.new_full((1, rows * columns), torch.inf)
-        return Reduction(ops.top(torch.cat([first, change]).flatten(), count).sort().values)
+        return self.selected(tokens, ops.top(torch.cat([first, change]).flatten(), count).sort().values)

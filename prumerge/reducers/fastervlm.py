@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from prumerge import ops
 from prumerge.reducer import FrameByFrame
+from prumerge.reducers._selector import Selector
 from prumerge.tokens import Reduction, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class FasterVLM(FrameByFrame):
+class FasterVLM(FrameByFrame, Selector):
     """FasterVLM: the patches to which the class token attends most, the same number in each tile or frame.
 
     Attention is the mean over heads, and the tokens stay in spatial order, as in the official code
@@ -23,4 +24,4 @@ class FasterVLM(FrameByFrame):
 
     def choose(self, tokens: VisualTokens, count: int) -> Reduction:
         self.need(tokens.class_key is not None, "a class token", instead="topk")
-        return Reduction(ops.top(tokens.scored_by("writer").attention(), count).sort().values)
+        return self.selected(tokens, ops.top(tokens.scored_by("writer").attention(), count).sort().values)

@@ -6,12 +6,12 @@ import torch
 
 from prumerge import ops
 from prumerge.errors import PrumergeError
-from prumerge.reducer import Reducer
+from prumerge.reducers._selector import Selector
 from prumerge.tokens import Reduction, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class HiRED(Reducer):
+class HiRED(Selector):
     """HiRED: a budget divided among the tiles of a picture, and in each the highest class attention.
 
     The first tile (frame) is the whole picture, the others are its sub-images. The whole gets alpha of the
@@ -50,7 +50,7 @@ class HiRED(Reducer):
         attention = tokens.scored_by("writer").attention()
         size, parts = rows * columns, tiles - 1
         if not parts:
-            return Reduction(ops.top(attention, count).sort().values)
+            return self.selected(tokens, ops.top(attention, count).sort().values)
         place = torch.arange(len(tokens), device=attention.device)
         area, areas = place[:size] * parts // size, parts
         if self.tiles is not None:
@@ -61,4 +61,4 @@ class HiRED(Reducer):
         content = ops.top(tokens.scored_by("first").attention()[:size], int(size * (1 - self.alpha)))
         shares = ops.members(area[content], parts).sum(dim=1)
         budgets = torch.cat([area.new_full((1,), whole), ops.allot(count - whole, shares)])
-        return Reduction(ops.best_of_each(attention, place // size, budgets, count))
+        return self.selected(tokens, ops.best_of_each(attention, place // size, budgets, count))

@@ -7,11 +7,12 @@ import torch
 from prumerge import ops
 from prumerge.errors import PrumergeError
 from prumerge.reducer import FrameByFrame
+from prumerge.reducers._selector import Selector
 from prumerge.tokens import Reduction, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class HoloV(FrameByFrame):
+class HoloV(FrameByFrame, Selector):
     """HoloV: every part of the picture keeps tokens, more of them where class attention is higher.
 
     Crops are runs of consecutive patches; each gets a budget in proportion to its mean score and keeps its
@@ -42,4 +43,4 @@ class HoloV(FrameByFrame):
         sizes[: len(tokens) % crops] += 1
         crop = torch.arange(crops, device=attention.device).repeat_interleave(sizes, output_size=len(tokens))
         budgets = ops.allot(count, ops.members(crop, crops) @ attention / sizes)
-        return Reduction(ops.best_of_each(attention, crop, budgets, count))
+        return self.selected(tokens, ops.best_of_each(attention, crop, budgets, count))

@@ -31,4 +31,5 @@ class Pool(Reducer):
         count = None if self.grid else self.count(len(tokens))
         cell, count = ops.cells(tokens.grid, count, self.grid, tokens.features.device)
         belongs = ops.members(cell, count)
-        return Reduction(ops.centres(cell, count, tokens.grid[2]), belongs / belongs.sum(1, keepdim=True))
+        means = belongs / belongs.sum(1, keepdim=True)
+        return Reduction(ops.centres(cell, count, tokens.grid[2]), means, cell)

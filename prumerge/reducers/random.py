@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import torch
 
-from prumerge.reducer import Reducer
+from prumerge.reducers._selector import Selector
 from prumerge.tokens import Reduction, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class Random(Reducer):
+class Random(Selector):
     """A random subset of the visual tokens, in spatial order.
 
     The choice depends on the seed and the number of tokens alone, so every image of one size keeps the same
@@ -28,4 +28,4 @@ class Random(Reducer):
         # Drawn on the CPU: the same subset on every device.
         order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(self.seed))
         index = order[: self.count(len(tokens))].sort().values
-        return Reduction(index.to(tokens.features.device))
+        return self.selected(tokens, index.to(tokens.features.device))

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from prumerge import ops
 from prumerge.reducer import FrameByFrame
+from prumerge.reducers._selector import Selector
 from prumerge.tokens import Reduction, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scope(FrameByFrame):
+class Scope(FrameByFrame, Selector):
     """SCOPE: the tokens that cover the most of the picture, weighted by class attention.
 
     A token covers each other one as far as their features' cosine goes. Greedily, the token that adds most to
@@ -28,4 +29,4 @@ class Scope(FrameByFrame):
     def choose(self, tokens: VisualTokens, count: int) -> Reduction:
         saliency = tokens.scored_by("writer").attention().detach() ** self.alpha
         chosen = ops.best_coverage(ops.cosines(tokens.features), saliency, count)
-        return Reduction(chosen.sort().values)
+        return self.selected(tokens, chosen.sort().values)

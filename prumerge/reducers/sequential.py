@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import torch
 
-from prumerge.reducer import Reducer
+from prumerge.reducers._selector import Selector
 from prumerge.tokens import Reduction, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sequential(Reducer):
+class Sequential(Selector):
     """The first visual tokens in raster order: the top rows of the picture.
 
     The weakest baseline of the PruMerge paper (Table 4).
@@ -22,4 +22,4 @@ class Sequential(Reducer):
     """Visual tokens to keep: a count or a share below 1 (1/16 is 36 of 576)."""
 
     def __call__(self, tokens: VisualTokens) -> Reduction:
-        return Reduction(torch.arange(self.count(len(tokens)), device=tokens.features.device))
+        return self.selected(tokens, torch.arange(self.count(len(tokens)), device=tokens.features.device))

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from prumerge import ops
 from prumerge.errors import PrumergeError
-from prumerge.reducer import Reducer
+from prumerge.reducers._selector import Selector
 from prumerge.tokens import Reduction, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spatial(Reducer):
+class Spatial(Selector):
     """Tokens on an even grid over the picture, whatever it shows.
 
     The strong simple baseline of the PruMerge paper (Table 4: 5x8, 8x5, 6x6, ...).
@@ -34,4 +34,4 @@ class Spatial(Reducer):
     def __call__(self, tokens: VisualTokens) -> Reduction:
         count = None if self.grid else self.count(len(tokens))
         cell, count = ops.cells(tokens.grid, count, self.grid, tokens.features.device)
-        return Reduction(ops.centres(cell, count, tokens.grid[2]))
+        return self.selected(tokens, ops.centres(cell, count, tokens.grid[2]))

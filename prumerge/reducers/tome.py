@@ -10,7 +10,8 @@ from torch.nn.functional import normalize
 
 from prumerge import ops
 from prumerge.errors import PrumergeError
-from prumerge.reducer import TowerReducer, joined, shares
+from prumerge.reducer import TowerReducer, shares
+from prumerge.reduction import joined
 from prumerge.tokens import Reduction, VisualTokens
 
 
@@ -125,4 +126,4 @@ class ToMe(TowerReducer):
         source = source[-len(tokens) :] - int(class_token)
         belongs = ops.members(source, len(keys) - int(class_token))
         means = belongs * weights
-        return Reduction(belongs.argmax(1), means / means.sum(1, keepdim=True))
+        return Reduction(belongs.argmax(1), means / means.sum(1, keepdim=True), source)

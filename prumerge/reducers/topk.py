@@ -8,11 +8,12 @@ from torch import Tensor
 
 from prumerge import ops
 from prumerge.reducer import Adaptive
+from prumerge.reducers._selector import Selector
 from prumerge.tokens import Reduction, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class TopK(Adaptive):
+class TopK(Adaptive, Selector):
     """The tokens with the highest class attention, the rest dropped without merging.
 
     Without `keep`: the outliers, PruMerge's adaptive selection alone (the paper's "AITS only", Table 5).
@@ -38,4 +39,4 @@ class TopK(Adaptive):
 
     def choose(self, tokens: VisualTokens, scores: Float[Tensor, "N"], count: int) -> Reduction:
         index = ops.top(scores, count)
-        return Reduction(index if self.order == "score" else index.sort().values)
+        return self.selected(tokens, index if self.order == "score" else index.sort().values)

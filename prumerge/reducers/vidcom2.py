@@ -10,12 +10,12 @@ from torch.nn.functional import normalize
 
 from prumerge import ops
 from prumerge.errors import PrumergeError
-from prumerge.reducer import Reducer
+from prumerge.reducers._selector import Selector
 from prumerge.tokens import Reduction, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class VidCom2(Reducer):
+class VidCom2(Selector):
     """VidCom2: more tokens for frames that stand out from the video, and in each the ones that stand out.
 
     On the half of the channels that varies least, a token is compared with the mean of the video and the mean
@@ -60,7 +60,9 @@ class VidCom2(Reducer):
         else:
             budgets = ops.allot(count, parts)
         frame = torch.arange(len(tokens), device=embeddings.device) * frames // len(tokens)
-        return Reduction(ops.best_of_each(-(of_video + of_frame).flatten(), frame, budgets, count))
+        return self.selected(
+            tokens, ops.best_of_each(-(of_video + of_frame).flatten(), frame, budgets, count)
+        )
 
 
 def _resemblance(tokens: Float[Tensor, "F S C"], centre: Tensor) -> Float[Tensor, "F S"]:

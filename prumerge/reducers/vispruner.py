@@ -8,11 +8,12 @@ import torch
 from prumerge import ops
 from prumerge.errors import PrumergeError
 from prumerge.reducer import FrameByFrame
+from prumerge.reducers._selector import Selector
 from prumerge.tokens import Reduction, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisPruner(FrameByFrame):
+class VisPruner(FrameByFrame, Selector):
     """VisPruner: important tokens by class attention, and diverse ones among the rest.
 
     The rest, in order of attention, loses its duplicates in rounds: of every second token those `step` go
@@ -57,4 +58,4 @@ class VisPruner(FrameByFrame):
             removed = min(self.step, len(rest) - diverse, len(candidates))
             stays = duplicate.argsort(descending=True, stable=True)[removed:]
             rest = torch.cat([candidates[stays], others])
-        return Reduction(torch.cat([important, rest[:diverse]]).sort().values)
+        return self.selected(tokens, torch.cat([important, rest[:diverse]]).sort().values)

@@ -27,6 +27,7 @@ import prumerge
 from prumerge.generate.answer import answer as ask_about
 from prumerge.layers.pruning import Inside
 from prumerge.pipeline.prompt import Prompt
+from prumerge.pipeline.reduce import Pipeline
 from prumerge.pipeline.splice import column_sizes
 from prumerge.reducers.fastv import FastV
 
@@ -44,7 +45,8 @@ class Uneven(prumerge.Reducer):
         weights = torch.zeros(4, len(tokens))
         for row, (end, size) in enumerate(zip(ends, UNEVEN, strict=True)):
             weights[row, end - size : end] = 1 / size
-        return prumerge.Reduction(torch.tensor(ends) - 1, weights)
+        rows = torch.arange(4).repeat_interleave(torch.tensor(UNEVEN))
+        return prumerge.Reduction(torch.tensor(ends) - 1, weights, rows)
 
 
 SPECS = [
@@ -101,9 +103,9 @@ def test_columns_have_the_sizes_of_their_tokens_in_the_order_they_are_read():
     family = FAMILIES["LlavaNext"]
     inputs = family.prompt([5, Picture(1, (60, 112)), 6])
     ((tokens, _),) = prumerge.select(family.model(), inputs, "none")
-    weights = torch.zeros(3, len(tokens))
-    weights[0, 24], weights[1, 3:8], weights[2, 20:22] = 1, 0.2, 0.5
-    chosen = [(tokens, prumerge.Reduction(torch.tensor([24, 3, 20]), weights))]
+    own = torch.zeros(len(tokens), dtype=torch.long)
+    own[3:8], own[20:22] = 1, 2
+    chosen = [(tokens, prumerge.Reduction(torch.tensor([24, 3, 20]), None, own))]
     model = family.model()
     for policy in ("keep", "drop", "remake"):
         shorter = spliced(model, inputs, chosen, separators=policy)
@@ -112,9 +114,21 @@ def test_columns_have_the_sizes_of_their_tokens_in_the_order_they_are_read():
         features = shorter["mm_encoder_outputs"]["image"].pooler_output[0]
         tokens_only = ~(features == model.model.image_newline).all(1)
         order = tokens.placed[chosen[0][1].index].argsort()
-        assert sizes[placed][tokens_only].tolist() == torch.tensor([1.0, 5, 2])[order].tolist()
+        assert sizes[placed][tokens_only].tolist() == torch.tensor([len(tokens) - 7.0, 5, 2])[order].tolist()
         assert (sizes[placed][~tokens_only] == 1).all()
         assert (sizes[~placed] == 1).all()
+
+
+@pytest.mark.parametrize(
+    "spec", ["medoids:keep=3", "scope:keep=3", "prumerge:keep=3", "pool:keep=3", "tome:r=3+topk:keep=3"]
+)
+def test_every_patch_counts_once_in_the_prompt(llama, spec):
+    pipeline, inputs = Pipeline(spec), prompt(*ROWS)
+    with torch.no_grad():
+        shorter, decisions = pipeline.reduce(Prompt.read(llama, inputs))
+    sizes, placed = column_sizes(llama, shorter, decisions), shorter["input_ids"] == IMAGE
+    assert [float(row[at].sum()) for row, at in zip(sizes, placed, strict=True)] == [16, 32, 0]
+    assert sizes.min() == 1
 
 
 # what it means
@@ -277,7 +291,7 @@ def test_a_question_is_answered_with_it_too(llama):
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("spec", ["none", "topk:keep=5", "fastv:keep=5,layer=2", "tome:r=0", "pool:keep=16"])
+@pytest.mark.parametrize("spec", ["none", "topk:keep=16", "fastv:keep=5,layer=2", "tome:r=0", "pool:keep=16"])
 def test_tokens_of_one_patch_each_change_no_bit(attention, spec):
     model, inputs = llava(layers=LAYERS, attention=attention), prompt(*ROWS)
     with prumerge.attach(model, spec):

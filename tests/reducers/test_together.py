@@ -190,6 +190,13 @@ def test_bounds_and_variants(name, options):
     agree(prumerge.make(f"{name}:{options}"), alike(6, (1, 9, 9)))
 
 
+@pytest.mark.parametrize(
+    "name", [one for one in BEFORE if isinstance(getattr(prumerge.make(one), "merge", None), float)]
+)
+def test_merging_into_what_was_chosen(name):
+    agree(prumerge.make(f"{kept(name, 25)},merge=0.5"), alike(4, grid(name)))
+
+
 @settings(max_examples=25)
 @given(st.data())
 def test_any_batch(data):

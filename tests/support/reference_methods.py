@@ -261,3 +261,62 @@ def vidcom2(tokens, count, temperature=0.01):
     shares = [1 + power / sum(powers) - 1 / frames for power in powers]
     score = [-of_video(i) - resemblance(part)(i) for part in parts for i in part]
     return within(parts, score, shared_out(count, shares), count)
+
+
+def medoids(frames, count=None, cover=0.9, most=0.25):
+    """Places in the whole video: each time the token that adds most, of a frame that has not three times its
+    even share yet."""
+    available, weight = sum(frame.size for frame in frames), sum(sum(frame.attention) for frame in frames)
+    limit = max(1, int(most * available)) if count is None else count
+    share = limit if len(frames) == 1 else 3 * math.ceil(limit / len(frames))
+    alike = [[[max(0.0, cosine(one, two)) for two in frame.keys] for one in frame.keys] for frame in frames]
+    covered = [[0.0] * frame.size for frame in frames]
+    chosen, reached = [[] for _ in frames], 0.0
+    while sum(map(len, chosen)) < limit and not (count is None and reached >= cover):
+        gains = {
+            (n, i): sum(
+                attention * max(0.0, similarity - already)
+                for attention, similarity, already in zip(
+                    frame.attention, alike[n][i], covered[n], strict=True
+                )
+            )
+            / weight
+            for n, frame in enumerate(frames)
+            for i in range(frame.size)
+            if i not in chosen[n] and len(chosen[n]) < share
+        }
+        n, i = max(gains, key=gains.get)
+        reached += gains[n, i]
+        chosen[n].append(i)
+        covered[n] = [max(pair) for pair in zip(covered[n], alike[n][i], strict=True)]
+    starts = [sum(frame.size for frame in frames[:n]) for n in range(len(frames))]
+    return sorted(start + i for start, places in zip(starts, chosen, strict=True) for i in places)
+
+
+def standing_for(frames, places):
+    """The kept place of each patch of a video: the most similar key, of its own frame if it has any."""
+    keys = [key for frame in frames for key in frame.keys]
+    own = [n for n, frame in enumerate(frames) for _ in frame.keys]
+
+    def nearest(patch):
+        near = [place for place in places if own[place] == own[patch]] or places
+        return patch if patch in near else max(near, key=lambda place: cosine(keys[patch], keys[place]))
+
+    return list(map(nearest, range(len(keys))))
+
+
+def damped(frames, places, merge, weights):
+    """Rows of features: each kept token moved to the weighted mean of the others that it stands for, at its
+    own length."""
+    features, standing = [row for frame in frames for row in frame.features], standing_for(frames, places)
+    rows = []
+    for place in places:
+        others = [patch for patch, kept in enumerate(standing) if kept == place and patch != place]
+        row = features[place]
+        if others and merge:
+            centre = mean(features, weights, others)
+            row = [own + merge * (other - own) for own, other in zip(row, centre, strict=True)]
+            length = math.sqrt(dot(features[place], features[place]) / dot(row, row))
+            row = [value * length for value in row]
+        rows.append(row)
+    return rows

@@ -100,8 +100,10 @@ class Fourths(prumerge.Reducer):
 
     def __call__(self, tokens):
         index = torch.arange(len(tokens))[1::4]
+        if not self.mean:
+            return prumerge.Reduction(index)
         weights = torch.eye(len(tokens)).view(-1, 4, len(tokens)).mean(1)
-        return prumerge.Reduction(index, weights if self.mean else None)
+        return prumerge.Reduction(index, weights, torch.arange(len(tokens)) // 4)
 
 
 @dataclass(frozen=True, kw_only=True)
