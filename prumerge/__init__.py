@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from prumerge.catalogue import names
     from prumerge.drawing import show
     from prumerge.generate.guarded import Guard, guarded
+    from prumerge.generate.lossless import lossless
     from prumerge.loading.clips import open_clip
     from prumerge.loading.images import open_image
     from prumerge.loading.load import load
@@ -34,6 +35,7 @@ _HOMES = {
     "clip_relevance": "relevance",
     "guarded": "generate.guarded",
     "load": "loading.load",
+    "lossless": "generate.lossless",
     "make": "spec",
     "names": "catalogue",
     "open_clip": "loading.clips",
@@ -52,6 +54,7 @@ __all__ = [
     "clip_relevance",
     "guarded",
     "load",
+    "lossless",
     "make",
     "names",
     "open_clip",

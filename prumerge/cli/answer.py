@@ -14,6 +14,7 @@ from prumerge.errors import PrumergeError
 
 if TYPE_CHECKING:
     from prumerge.generate.guarded import GuardedAnswer
+    from prumerge.generate.lossless import Lossless
 
 
 def answer(
@@ -33,6 +34,12 @@ def answer(
         Path | None,
         typer.Option(help="Answer under this guard of `prumerge calibrate`, which holds its reducers."),
     ] = None,
+    lossless: Annotated[
+        bool,
+        typer.Option(
+            "--lossless", help="The untouched model's own answer: the reducer only drafts it, see the notes."
+        ),
+    ] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Ask the untouched model as well.")] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 64,
     device: shared.DeviceOption = "auto",
@@ -42,9 +49,14 @@ def answer(
     path, text = shared.subject(media, question, video, sample)
     if guard is not None and compare:
         raise PrumergeError("a guard compares by itself; leave --compare out")
+    if lossless and (guard is not None or compare or size_bias):
+        raise PrumergeError("--lossless gives the untouched model's answer; leave the other options out")
     with status("loading"):
         from prumerge.cli.model import ask, open_model, show_media, tokens_left
         from prumerge.generate.guarded import guarded
+        from prumerge.generate.lossless import lossless as draft_and_verify
+        from prumerge.loading.prompts import prepare
+        from prumerge.models import device_of
         from prumerge.tiny.vocabulary import unknown_words
 
         methods = shared.methods_of(reducer, keep)
@@ -63,6 +75,14 @@ def answer(
         with status("answering"):
             found = guarded(loaded, processor, guard).answer(shown, text)
         _print_guarded(found, as_json)
+        return
+    if lossless:
+        with status("answering"):
+            inputs = prepare(processor, shown, text).to(device_of(loaded))
+            drafted = draft_and_verify(
+                loaded, inputs, methods[0], max_new_tokens=max_new_tokens, options=options
+            )
+        _print_lossless(processor.decode(drafted.tokens, skip_special_tokens=True).strip(), drafted, as_json)
         return
     asked = [None, *methods] if compare else list(methods)
     with status("answering"):
@@ -101,3 +121,17 @@ def _print_guarded(found: GuardedAnswer, as_json: bool) -> None:
         for one in found.tries
     )
     note(f"asked {tried}")
+
+
+def _print_lossless(answer: str, found: Lossless, as_json: bool) -> None:
+    """The answer, and on stderr what drafts were worth."""
+    if as_json:
+        told = {name: value for name, value in vars(found).items() if name != "tokens"}
+        print_json({"answer": answer, "answer_tokens": len(found.tokens), **told})
+        return
+    print(answer)
+    worth = "worth it where memory bounds decoding" if found.ratio < 1 else "not worth it for such an answer"
+    note(
+        f"{found.passes} passes over all tokens for {len(found.tokens)} of the answer; {found.accepted} of "
+        f"{found.drafted} drafted tokens stood; {found.ratio:.2f} x the bytes of decoding one by one: {worth}"
+    )

@@ -159,7 +159,7 @@ def _follow(small: DynamicCache, cache: DynamicCache, kept: int, length: int) ->
 
 def _ends(model: Any) -> set[int]:
     ends = model.generation_config.eos_token_id
-    return {*ends} if isinstance(ends, list) else {ends}
+    return {one for one in (ends if isinstance(ends, list) else [ends]) if one is not None}
 
 
 @dataclass(frozen=True)
