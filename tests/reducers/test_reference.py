@@ -3,6 +3,7 @@
 from itertools import product
 
 import pytest
+import reference_later as later
 import reference_methods as reference
 import torch
 from builders import visual_tokens
@@ -14,6 +15,7 @@ GRIDS = [(1, 7, 9), (1, 8, 8), (3, 4, 5)]
 VIDEOS = [(2, 5, 6), (3, 4, 5), (4, 1, 7)]
 COUNTS = [1, 2, 7, 12]  # the features have 16 channels: beyond their rank CDPruner has nothing to go by
 CHOOSERS: dict[str, list[dict[str, float]]] = {
+    "cosine": [{}],
     "divprune": [{}],
     "cdpruner": [{}, {"theta": 0.3}, {"theta": 0.8}],
     "scope": [{}, {"alpha": 0.0}, {"alpha": 2.0}],
@@ -22,6 +24,10 @@ CHOOSERS: dict[str, list[dict[str, float]]] = {
     "dart": [{}, {"pivots": 1}, {"pivots": 5}],
     "holov": [{"crops": 4}, {"crops": 3}, {"crops": 1}],
 }
+
+
+def loop(name):
+    return getattr(later, name, None) or getattr(reference, name)
 
 
 def spec(name, count, options):
@@ -35,7 +41,7 @@ def spec(name, count, options):
 )
 def test_the_same_places(name, options, grid, count):
     tokens = visual_tokens(grid, seed=count, class_tokens=grid[0])
-    expected = reference.frame_by_frame(getattr(reference, name), tokens, count, **options)
+    expected = reference.frame_by_frame(loop(name), tokens, count, **options)
     assert prumerge.make(spec(name, count, options))(tokens).index.tolist() == expected
 
 
@@ -43,7 +49,7 @@ def test_the_same_places(name, options, grid, count):
 @pytest.mark.parametrize("name", [name for name in CHOOSERS if name not in ("cdpruner", "scope", "divprune")])
 def test_most_tokens(name, count):
     tokens = visual_tokens((1, 7, 9), seed=count)
-    expected = reference.frame_by_frame(getattr(reference, name), tokens, count)
+    expected = reference.frame_by_frame(loop(name), tokens, count)
     assert prumerge.make(spec(name, count, {}))(tokens).index.tolist() == expected
 
 
@@ -51,7 +57,7 @@ def test_most_tokens(name, count):
 @pytest.mark.parametrize("name", CHOOSERS)
 def test_many_pictures(name, seed):
     tokens = visual_tokens((1, 6, 7), seed=100 + seed)
-    expected = reference.frame_by_frame(getattr(reference, name), tokens, 9)
+    expected = reference.frame_by_frame(loop(name), tokens, 9)
     assert prumerge.make(f"{name}:keep=9")(tokens).index.tolist() == expected
 
 
