@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
@@ -10,8 +11,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Layer: TypeAlias = Literal["first", "writer"]
-"""A layer besides the one that reads the features: the tower's first, or the one that wrote them."""
+from prumerge.errors import PrumergeError
+
+Layer: TypeAlias = Literal["first", "writer"] | int | float
+"""A layer besides the one that reads the features: the tower's first; the one that wrote them; the one with
+this number, counted from 1; or the one this share of the way up (0.375 is 9 of 24)."""
+
+
+def depth_of(layer: Layer, *, writer: int, layers: int) -> int:
+    """Which of a tower's `layers` it is, counted from 0; `writer` is the one that wrote the features.
+
+    Raises PrumergeError for a number that the tower has not.
+    """
+    if isinstance(layer, str):
+        return {"first": 0, "writer": writer}[layer]
+    number = layer if isinstance(layer, int) else max(1, math.floor(layer * layers + 1e-9))
+    if not 1 <= number <= layers:
+        raise PrumergeError(
+            f"the vision tower has {layers} layers, counted from 1, and no layer {layer}; "
+            "give the number of one of them, or a share such as 0.375"
+        )
+    return number - 1
 
 
 TOKEN, CLASS, QUERY, REGISTER = ({"axis": axis} for axis in ("token", "class", "query", "register"))

@@ -177,9 +177,11 @@ class VisualTokens(Scores):
         return self.received(1 if one else self.grid[0], split_heads=split_heads, sizes=self.sizes)
 
     def scored_by(self, layer: Layer) -> VisualTokens:
-        """The same patches with queries and keys of another layer: the vision tower's `first`, or the
-        `writer` of the features, whose attention most papers take; of the scoring layer where the encoder
-        gave no other.
+        """The same patches with queries and keys of another layer: the vision tower's `first`, the `writer`
+        of the features, whose attention most papers take, or one by its number or share (`Layer`); of the
+        scoring layer where the encoder gave no other.
+
+        A layer between the first and the writer is computed by running the layers below it once more.
         """
         if self.elsewhere is None:
             return self

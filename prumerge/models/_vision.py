@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from prumerge import ops
 from prumerge.errors import PrumergeError
 from prumerge.models._weights import within_call
-from prumerge.scores import Layer
+from prumerge.scores import Layer, depth_of
 
 
 @runtime_checkable
@@ -49,8 +49,8 @@ class Encoded:
     heads: int
     class_token: bool
     scores_of: Callable[[Layer], tuple[Float[Tensor, "B Q D"], Float[Tensor, "B S D"]]] | None = None
-    """Queries and keys of the first layer, or of the one that wrote the features, when asked for; None where
-    tokens were merged on the way, which these layers had more of."""
+    """Queries and keys of another layer, when asked for; None where tokens were merged on the way, which
+    these layers had more of."""
     sizes: Float[Tensor, "B S"] | None = None
     """Where tokens were merged on the way: how many patches each holds."""
     source: Int[Tensor, "B P"] | None = None
@@ -118,7 +118,7 @@ def encode(
     blocks = tower.encoder.layer if kind.startswith("dinov2") else tower.encoder.layers
     wanted = [layer % (len(blocks) + 1) for layer in ([layers] if isinstance(layers, int) else layers)]
     scoring = min(max(wanted), len(blocks) - 1)  # the layer that reads the features
-    other = {"first": 0, "writer": max(max(wanted) - 1, 0)}
+    writer = max(max(wanted) - 1, 0)
 
     hidden = tower.embeddings(pixel_values)
     if kind == "clip_vision_model":
@@ -147,7 +147,7 @@ def encode(
             source = row.gather(1, source)
         else:
             hidden = block(hidden, bias)
-        if depth + 1 in {*wanted, scoring, *other.values()}:
+        if depth + 1 in {*wanted, scoring, writer}:
             states[depth + 1] = hidden
     if sizes is not None and source is not None:
         order, source = _in_order(source, sizes.shape[1])
@@ -155,12 +155,20 @@ def encode(
             states[depth] = states[depth].gather(1, order[..., None].expand_as(states[depth]))
         sizes, source = sizes.gather(1, order), source[:, first:] - first
 
-    scores = {
-        depth: partial(within_call, block, partial(_scored, block, class_token), states[depth])
-        for depth in {scoring, *other.values()}
-        for block in [blocks[depth]]
-    }
-    queries, keys = scores[scoring]()
+    def scored(depth: int) -> tuple[Tensor, Tensor]:
+        known = max(each for each in states if each <= depth)
+        hidden = states[known]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and known == depth):
+            for block in blocks[
+                known:depth
+            ]:  # once more: holding what each layer left would cost every method
+                hidden = block(hidden, None)
+        return within_call(blocks[depth], partial(_scored, blocks[depth], class_token), hidden)
+
+    def scores_of(layer: Layer) -> tuple[Tensor, Tensor]:
+        return scored(depth_of(layer, writer=writer, layers=len(blocks)))
+
+    queries, keys = scored(scoring)
     return Encoded(
         features=states[wanted[0]]
         if len(wanted) == 1
@@ -169,7 +177,7 @@ def encode(
         keys=keys,
         heads=tower.config.num_attention_heads,
         class_token=class_token,
-        scores_of=(lambda layer: scores[other[layer]]()) if source is None else None,
+        scores_of=scores_of if source is None else None,
         sizes=sizes if merging is not None and merging.proportional else None,
         source=source,
         registers=registers,

@@ -638,13 +638,27 @@ def test_attention_is_that_of_the_layer_a_paper_names(kind, layer):
         attentions = tower(inputs["pixel_values"], output_attentions=True).attentions
     writer = range(4)[layer] - 1  # hidden state 0 is what the first of the three layers reads
     for number, tokens in enumerate(encoded(model, inputs)):
-        for name, depth in (("writer", writer), ("first", 0)):
+        named = ("writer", writer), ("first", 0), (1, 0), (2, 1), (3, 2), (0.34, 0), (0.7, 1), (0.1, 0)
+        for name, depth in named:
             received = attentions[depth][number].mean(0)  # over heads
             expected = received[0, 1:] if kind == "clip" else received.mean(0)
             torch.testing.assert_close(tokens.scored_by(name).attention(), expected, atol=1e-5, rtol=1e-4)
         reader = attentions[min(writer + 1, 2)][number].mean(0)
         expected = reader[0, 1:] if kind == "clip" else reader.mean(0)
         torch.testing.assert_close(tokens.attention(), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layer", [4, 40])
+def test_a_layer_that_the_tower_has_not_is_refused(model, layer):
+    with pytest.raises(ValueError, match=rf"tower has 3 layers, counted from 1, and no layer {layer}; give"):
+        reduced(model, prompt([5, PICTURE]), f"hiprune:keep=5,alpha=1,layer={layer}")
+
+
+def test_a_middle_layer_is_one_that_the_method_names(model):
+    [tokens] = encoded(model, prompt([5, PICTURE]))
+    for layer in (1, 2):
+        highest = tokens.scored_by(layer).attention().argmax()
+        assert highest in prumerge.make(f"hiprune:keep=5,alpha=1,layer={layer}")(tokens).index
 
 
 @pytest.mark.parametrize("name", ["visionzip", "vispruner", "scope", "fastervlm", "holov", "hired"])

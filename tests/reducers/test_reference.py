@@ -1,5 +1,6 @@
 """The methods of other papers against independent loops in double precision, over odd grids and seeds."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -95,6 +96,32 @@ def test_hired_divides_the_budget_among_tiles(grid, alpha):
     for count in (1, len(tokens) // 3, len(tokens) - 2):
         index = prumerge.make(f"hired:keep={count},alpha={alpha}")(tokens).index
         assert index.tolist() == reference.hired(tokens, count, alpha)
+
+
+@pytest.mark.parametrize("options", [{}, {"alpha": 0.6}, {"alpha": 1.0}, {"alpha": 0.0}], ids=str)
+@pytest.mark.parametrize("grid", [(1, 7, 9), (1, 3, 4), (1, 9, 2), *VIDEOS], ids=str)
+def test_hiprune_keeps_what_a_middle_layer_looks_at_and_what_is_around(grid, options):
+    tokens = visual_tokens(grid, class_tokens=grid[0])
+    middle = visual_tokens(grid, seed=5, class_tokens=grid[0])
+    layers = {0.25: middle, "writer": tokens}
+    told = replace(tokens, elsewhere=layers.__getitem__)
+    for count in (1, len(tokens) // 4, len(tokens) // 2, len(tokens) - 1):
+        expected = []
+        for number, frame in enumerate(reference.frames_of(tokens)):
+            frame.middle = reference.frames_of(middle)[number].attention
+            share = count * (number + 1) // grid[0] - count * number // grid[0]
+            places = later.hiprune(frame, share, **options) if share else []
+            expected += [number * frame.size + place for place in places]
+        index = prumerge.make(spec("hiprune", count, {"layer": 0.25, **options}))(told).index
+        assert index.tolist() == expected
+
+
+@pytest.mark.parametrize("layer", ["0", "-3", "1.5", "0.0"])
+def test_hiprune_refuses_a_layer_that_no_tower_has(layer):
+    with pytest.raises(
+        ValueError, match="layer is a whole number, counted from 1, or a share between 0 and 1"
+    ):
+        prumerge.make(f"hiprune:layer={layer}")
 
 
 @pytest.mark.parametrize("options", [{}, {"sharpness": 5.0}, {"iqr": 0.5}, {"count": 7}], ids=str)

@@ -77,6 +77,7 @@ def with_other_layers(tokens):
     other = {
         "first": (tokens.queries.flip(-1), tokens.keys.flip(0), tokens.class_key),
         "writer": (tokens.queries * 2, tokens.keys.flip(-1), tokens.class_key),
+        0.375: (tokens.queries * 3, tokens.keys.flip(0, -1), tokens.class_key),
     }
     return replace(tokens, elsewhere=other.__getitem__)
 

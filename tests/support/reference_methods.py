@@ -28,7 +28,7 @@ def frames_of(tokens):
         frame = SimpleNamespace(**{name: value[n * size : (n + 1) * size] for name, value in values.items()})
         frame.attention = class_attention(of_class_token, heads=tokens.heads)
         frame.class_feature = (tokens.class_feature[n] if own else tokens.class_feature).double().tolist()
-        frame.heads, frame.size = tokens.heads, size
+        frame.heads, frame.size, frame.columns = tokens.heads, size, columns
         found.append(frame)
     return found
 
