@@ -120,11 +120,16 @@ class Reducer(ABC):
         of patches and words. Raises ValueError without text."""
         if tokens.relevance is not None:
             return tokens.relevance.float()
+        return ops.relevance(tokens.embeddings(), self.text(tokens, instead=instead), inverted=False)
+
+    def text(self, tokens: VisualTokens, *, instead: str) -> Float[Tensor, "T H"]:
+        """The language model's embeddings of the words around the picture; in a batch, where other pictures
+        have more of them, rows of zeros follow. Raises ValueError without text."""
         words = tokens.text() if tokens.text else tokens.features[:0]
         self.need(
             len(words) > 0, "text (words around the picture, or VisualTokens.relevance)", instead=instead
         )
-        return ops.relevance(tokens.embeddings(), words.detach(), inverted=False)
+        return words.detach().float()
 
     def __str__(self) -> str:
         """The spec that makes this reducer, without the options left at their defaults."""

@@ -16,12 +16,13 @@ from torch.nn.functional import normalize
 from prumerge.errors import PrumergeError
 from prumerge.ops.covering import in_frames, merged_by_similarity, most_similar
 from prumerge.ops.facility import facility_location
-from prumerge.ops.greedy import best_coverage, farthest_points, largest_determinant
+from prumerge.ops.greedy import best_coverage, farthest_points, important_and_far, largest_determinant
 
 __all__ = [
     "best_coverage",
     "facility_location",
     "farthest_points",
+    "important_and_far",
     "in_frames",
     "largest_determinant",
     "merged_by_similarity",
@@ -117,13 +118,14 @@ def relevance(
     image: Float[Tensor, "N E"], text: Float[Tensor, "T E"], *, inverted: bool
 ) -> Float[Tensor, "N"]:
     """How well each patch matches the text, 0 to 1: the mean cosine with the T text embeddings, min-max
-    normalised.
+    normalised. Rows of zeros are no text.
 
     For embeddings of CLIP's two towers take `inverted=True`, as CDPruner and TRIM do: patches that show
     what the text names are the less similar ones there.
     """
     # The mean of cosines is the cosine with the mean direction, up to its length, which the scale takes away.
-    matches = normalize(image.float(), dim=-1) @ normalize(text.float(), dim=-1).mean(dim=0)
+    words = text.any(dim=-1).sum().clamp_min(1)
+    matches = normalize(image.float(), dim=-1) @ (normalize(text.float(), dim=-1).sum(dim=0) / words)
     matches = -matches if inverted else matches
     return (matches - matches.min()) / (matches.max() - matches.min() + 1e-6)
 

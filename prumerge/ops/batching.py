@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.utils.rnn import pad_sequence
 
 if TYPE_CHECKING:
     from prumerge.scores import Layer, Scores
@@ -159,29 +159,23 @@ def _inside(pictures: Sequence[VisualTokens], held: dict[str, Any]) -> VisualTok
         assert embed is not None
         return whole(lambda all_of: embed(all_of.flatten(0, 1)).unflatten(0, all_of.shape[:2]), features)
 
-    def direction() -> Tensor:
-        words = [picture.text() for picture in pictures if picture.text is not None]
-        if not all(map(len, words)):
-            return min(words, key=len)
-        return whole(lambda _: mean_directions(words)[:, None], held["features"])
+    def words() -> Tensor:
+        """Of all pictures; where one has fewer than others, rows of zeros follow."""
+        own = [picture.text() for picture in pictures if picture.text is not None]
+        if not all(map(len, own)):
+            return min(own, key=len)
+        return whole(lambda _: pad_sequence(own, batch_first=True).detach(), held["features"])
 
     return replace(
         one,
         **held,
         elsewhere=elsewhere if one.elsewhere else None,
         embed=embedded if embed else None,
-        text=direction if text else None,
+        text=words if text else None,
         merged=None,
         placed=None,
         separators=None,
     )
-
-
-def mean_directions(words: Sequence[Tensor]) -> Tensor:
-    """For each picture the mean of its words' directions, float32 [B, H]."""
-    lengths = torch.tensor([len(each) for each in words], device=words[0].device)
-    directions = normalize(torch.cat(list(words)).detach().float(), dim=-1)
-    return torch.segment_reduce(directions, "mean", lengths=lengths)
 
 
 def _evenly_laid(values: Sequence[Tensor]) -> Tensor | None:

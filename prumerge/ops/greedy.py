@@ -4,7 +4,7 @@ tokens, and never waits for the device."""
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -21,6 +21,31 @@ def farthest_points(
         chosen.append(nearest_chosen.argmax(dim=0, keepdim=True))
         nearest_chosen = torch.minimum(nearest_chosen, distance[chosen[-1]][0])
     return torch.cat(chosen)
+
+
+def important_and_far(
+    distance: Float[Tensor, "N N"],
+    weight: Float[Tensor, "N"],
+    first: Bool[Tensor, "N"],
+    count: int,
+    steps: int,
+) -> Int[Tensor, "count"]:
+    """Those in `first` (at least one, and at least `count - steps`), and to them, until there are `count`,
+    each time the point with the largest product of its weight and its distance to the nearest chosen one;
+    in spatial order."""
+    taken = torch.zeros_like(weight).masked_fill(first, -torch.inf)
+    nearest, chosen = (
+        distance.masked_fill(~first[:, None], torch.inf).amin(dim=0),
+        [first.int().argmax()[None]],
+    )
+    for _ in range(steps):
+        chosen.append(torch.addcmul(taken, nearest, weight).argmax(dim=0, keepdim=True))
+        taken = taken.scatter(0, chosen[-1], -torch.inf)
+        nearest = torch.minimum(nearest, distance[chosen[-1]][0])
+    # Once all are taken one comes again: its first place counts.
+    rank = torch.arange(steps + 1, 0, -1, device=weight.device, dtype=weight.dtype)
+    rank = torch.zeros_like(weight).scatter_reduce(0, torch.cat(chosen), rank, "amax")
+    return rank.masked_fill(first, torch.inf).argsort(descending=True, stable=True)[:count].sort().values
 
 
 def best_coverage(

@@ -71,7 +71,9 @@ def test_a_method_that_lacks_something_names_one_that_works(name):
     assert 0 < len(found) <= 36
 
 
-@pytest.mark.parametrize("name", ["cdpruner", "trim", "evs", "vidcom2", "fastervlm", "hired", "fastv"])
+@pytest.mark.parametrize(
+    "name", ["cdpruner", "trim", "eadp", "evs", "vidcom2", "fastervlm", "hired", "fastv"]
+)
 def test_these_methods_lack_something(name):
     with pytest.raises(ValueError, match="without, use for example"):
         prumerge.make(name)(bare())

@@ -17,6 +17,8 @@ VIDEOS = [(2, 5, 6), (3, 4, 5), (4, 1, 7)]
 COUNTS = [1, 2, 7, 12]  # the features have 16 channels: beyond their rank CDPruner has nothing to go by
 CHOOSERS: dict[str, list[dict[str, float]]] = {
     "cosine": [{}],
+    "eadp": [{}, {"beta": 2.0}],
+    "anchorprune": [{}, {"least": 2, "patience": 1}, {"novelty": 0.9, "most": 0.8}, {"most": 0.0}],
     "divprune": [{}],
     "cdpruner": [{}, {"theta": 0.3}, {"theta": 0.8}],
     "scope": [{}, {"alpha": 0.0}, {"alpha": 2.0}],
@@ -47,7 +49,9 @@ def test_the_same_places(name, options, grid, count):
 
 
 @pytest.mark.parametrize("count", [30, 59])
-@pytest.mark.parametrize("name", [name for name in CHOOSERS if name not in ("cdpruner", "scope", "divprune")])
+@pytest.mark.parametrize(
+    "name", [name for name in CHOOSERS if name not in ("cdpruner", "scope", "divprune", "eadp")]
+)
 def test_most_tokens(name, count):
     tokens = visual_tokens((1, 7, 9), seed=count)
     expected = reference.frame_by_frame(loop(name), tokens, count)
@@ -96,6 +100,24 @@ def test_hired_divides_the_budget_among_tiles(grid, alpha):
     for count in (1, len(tokens) // 3, len(tokens) - 2):
         index = prumerge.make(f"hired:keep={count},alpha={alpha}")(tokens).index
         assert index.tolist() == reference.hired(tokens, count, alpha)
+
+
+BY_WORDS = [
+    ("eadp", {}),
+    ("eadp", {"alpha": 0.0, "words": 0.5}),
+    ("eadp", {"words": 0.0, "inverted": False}),
+    ("anchorprune", {}),
+]
+
+
+@pytest.mark.parametrize("words", [1, 3, 17])
+@pytest.mark.parametrize(("name", "options"), BY_WORDS, ids=str)
+def test_words_alone_point_at_the_same_places(name, options, words):
+    text = torch.randn(words, 16, generator=torch.Generator().manual_seed(words))
+    for grid in GRIDS:
+        tokens = replace(visual_tokens(grid, class_tokens=grid[0]), relevance=None, text=lambda: text)
+        expected = reference.frame_by_frame(loop(name), tokens, 12, **options)
+        assert prumerge.make(spec(name, 12, options))(tokens).index.tolist() == expected
 
 
 @pytest.mark.parametrize("options", [{}, {"alpha": 0.6}, {"alpha": 1.0}, {"alpha": 0.0}], ids=str)

@@ -20,7 +20,7 @@ BEFORE = [name for name in prumerge.names() if entry(name).place == Reducer.plac
 COMPARES_FRAMES = [name for name in BEFORE if "frames" in entry(name).needs]
 OF_PICTURES = [name for name in BEFORE if name not in COMPARES_FRAMES]
 ADAPTIVE = [name for name in BEFORE if entry(name).adaptive]
-STEPWISE = {"scope": 6, "divprune": 6, "cdpruner": 6}
+STEPWISE = {"scope": 6, "divprune": 6, "cdpruner": 6, "anchorprune": 6}
 """Methods that add one token after the other, and the operators that one more takes at most."""
 
 OTHER = torch.randn(96, 96, generator=torch.Generator().manual_seed(9))
@@ -242,7 +242,7 @@ def test_gradients_are_those_of_one_by_one(name):
             torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("name", ["cdpruner", "trim"])
+@pytest.mark.parametrize("name", ["cdpruner", "trim", "eadp", "anchorprune"])
 def test_a_picture_without_words_is_refused_in_a_batch_too(name):
     pictures = [with_words(tokens) for tokens in alike(3, (1, 7, 9))]
     pictures[1] = replace(pictures[1], text=lambda: torch.zeros(0, 96))

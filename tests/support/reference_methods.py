@@ -10,14 +10,16 @@ from reference import class_attention, cosine, dot, mean, percentile
 
 
 def frames_of(tokens):
-    """The frames of some visual tokens in double precision; each has its class token, or all have one."""
+    """The frames of some visual tokens in double precision; each has its class token, or all have one, and
+    the words where no relevance is given."""
     frames, rows, columns = tokens.grid
     size = rows * columns
     values = {
         "features": tokens.features.double().tolist(),
         "keys": tokens.keys.double().tolist(),
-        "relevance": tokens.relevance.double().tolist(),
+        "relevance": [] if tokens.relevance is None else tokens.relevance.double().tolist(),
     }
+    words = tokens.text().double().tolist() if tokens.text and tokens.relevance is None else []
     own, found = tokens.class_key.ndim == 2, []
     for n in range(frames):
         of_class_token = SimpleNamespace(
@@ -29,6 +31,7 @@ def frames_of(tokens):
         frame.attention = class_attention(of_class_token, heads=tokens.heads)
         frame.class_feature = (tokens.class_feature[n] if own else tokens.class_feature).double().tolist()
         frame.heads, frame.size, frame.columns = tokens.heads, size, columns
+        frame.words = words
         found.append(frame)
     return found
 
