@@ -16,7 +16,13 @@ from torch.nn.functional import normalize
 from prumerge.errors import PrumergeError
 from prumerge.ops.covering import in_frames, merged_by_similarity, most_similar
 from prumerge.ops.facility import facility_location
-from prumerge.ops.greedy import best_coverage, farthest_points, important_and_far, largest_determinant
+from prumerge.ops.greedy import (
+    best_coverage,
+    farthest_points,
+    important_and_far,
+    largest_determinant,
+    survivors,
+)
 
 __all__ = [
     "best_coverage",
@@ -27,6 +33,7 @@ __all__ = [
     "largest_determinant",
     "merged_by_similarity",
     "most_similar",
+    "survivors",
 ]
 
 

@@ -64,6 +64,26 @@ def best_coverage(
     return first_of(torch.cat(chosen), torch.zeros_like(weight))
 
 
+def survivors(similar: Bool[Tensor, "N N"], scores: Float[Tensor, "N"]) -> Bool[Tensor, "N"]:
+    """Non-maximum suppression: best first, who survives suppresses all that are similar to it; of equal
+    scores the first in spatial order comes first."""
+    rank = scores.argsort(descending=True, stable=True).argsort()
+    return whole(_survivors, (similar & (rank < rank[:, None])).float())
+
+
+@torch.no_grad()
+def _survivors(rivals: Float[Tensor, "B N N"]) -> Bool[Tensor, "B N"]:
+    """Whom nobody better that survives is similar to: `rivals` are those who are better and similar. Each
+    round settles the places whose rivals are settled; how many rounds that takes depends on data, so where
+    looking means to wait for the device all that may be needed are taken."""
+    alive = torch.ones_like(rivals[..., :1])
+    for _ in range(rivals.shape[1]):
+        before, alive = alive, (rivals @ alive == 0).float()
+        if rivals.device.type == "cpu" and torch.equal(before, alive):
+            break
+    return alive[..., 0] > 0
+
+
 def largest_determinant(kernel: Float[Tensor, "N N"], count: int) -> Int[Tensor, "count"]:
     """The subset that maximises the kernel's determinant, greedily (Chen et al., arXiv 1709.05135): beyond
     the kernel's rank, where nothing is gained but rounding errors, by what those say."""

@@ -17,6 +17,7 @@ VIDEOS = [(2, 5, 6), (3, 4, 5), (4, 1, 7)]
 COUNTS = [1, 2, 7, 12]  # the features have 16 channels: beyond their rank CDPruner has nothing to go by
 CHOOSERS: dict[str, list[dict[str, float]]] = {
     "cosine": [{}],
+    "prunesid": [{"class_token": False}],
     "eadp": [{}, {"beta": 2.0}],
     "anchorprune": [{}, {"least": 2, "patience": 1}, {"novelty": 0.9, "most": 0.8}, {"most": 0.0}],
     "divprune": [{}],
@@ -27,6 +28,8 @@ CHOOSERS: dict[str, list[dict[str, float]]] = {
     "dart": [{}, {"pivots": 1}, {"pivots": 5}],
     "holov": [{"crops": 4}, {"crops": 3}, {"crops": 1}],
 }
+PLAIN = {name: {} for name in CHOOSERS} | {"prunesid": {"class_token": False}}
+"""Options with which a method gives places of patches alone."""
 
 
 def loop(name):
@@ -54,16 +57,16 @@ def test_the_same_places(name, options, grid, count):
 )
 def test_most_tokens(name, count):
     tokens = visual_tokens((1, 7, 9), seed=count)
-    expected = reference.frame_by_frame(loop(name), tokens, count)
-    assert prumerge.make(spec(name, count, {}))(tokens).index.tolist() == expected
+    expected = reference.frame_by_frame(loop(name), tokens, count, **PLAIN[name])
+    assert prumerge.make(spec(name, count, PLAIN[name]))(tokens).index.tolist() == expected
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("name", CHOOSERS)
 def test_many_pictures(name, seed):
     tokens = visual_tokens((1, 6, 7), seed=100 + seed)
-    expected = reference.frame_by_frame(loop(name), tokens, 9)
-    assert prumerge.make(f"{name}:keep=9")(tokens).index.tolist() == expected
+    expected = reference.frame_by_frame(loop(name), tokens, 9, **PLAIN[name])
+    assert prumerge.make(spec(name, 9, PLAIN[name]))(tokens).index.tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -118,6 +121,18 @@ def test_words_alone_point_at_the_same_places(name, options, words):
         tokens = replace(visual_tokens(grid, class_tokens=grid[0]), relevance=None, text=lambda: text)
         expected = reference.frame_by_frame(loop(name), tokens, 12, **options)
         assert prumerge.make(spec(name, 12, options))(tokens).index.tolist() == expected
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 16, 31, 62, 63])
+def test_prunesid_keeps_the_class_token_as_one_of_them(count):
+    tokens = visual_tokens((1, 7, 9), seed=count, channels=32)
+    [frame] = reference.frames_of(tokens)
+    reduction = prumerge.make(f"prunesid:keep={count}")(tokens)
+    assert len(reduction) == count
+    assert torch.equal(reduction.apply(tokens)[0], tokens.class_feature)
+    expected = later.prunesid(frame, count, class_token=True) if count > 1 else []
+    assert reduction.index[1:].tolist() == expected
+    assert torch.equal(reduction.apply(tokens)[1:], tokens.features[expected])
 
 
 @pytest.mark.parametrize("options", [{}, {"alpha": 0.6}, {"alpha": 1.0}, {"alpha": 0.0}], ids=str)

@@ -6,6 +6,7 @@ Each takes one frame's visual tokens as lists (`reference_methods.frames_of`), a
 
 import math
 
+import numpy as np
 from reference import cosine as alike
 from reference_methods import best
 
@@ -104,4 +105,44 @@ def anchorprune(frame, count, least=None, most=0.5, novelty=0.2, patience=3):
     while len(chosen) < count:
         free = [place for place in range(frame.size) if place not in chosen]
         chosen.append(max(free, key=lambda i: frame.attention[i] * min(1.0, distance(i, chosen))))
+    return sorted(chosen)
+
+
+def prunesid(frame, count, class_token=False):
+    """Places of patches; a class token that is kept is one of `count`."""
+    everyone, patches = range(frame.size), count - class_token
+    values = [[1 / (1 + math.exp(-value)) for value in row] for row in frame.features]
+    centred = [[value - sum(row) / len(row) for value in row] for row in values]
+    parts = min(max(1, count // 4), len(centred), len(centred[0]))
+    _, _, components = np.linalg.svd(np.array(centred).T)
+    groups = [[] for _ in range(parts)]
+    for place in everyone:
+        groups[max(range(parts), key=lambda part: abs(components[part, place]))].append(place)
+    near = [[alike(one, two) for two in frame.features] for one in frame.features]
+    pairs = [near[i][j] for i in everyone for j in range(i)]
+    limit = count / 32 * sum(pairs) / max(1, len(pairs))
+
+    ranked, surviving = [], []
+    for group in groups:
+        survivors = []
+        for place in best(frame.attention, len(group), group):
+            if all(near[place][other] <= limit for other in survivors):
+                survivors.append(place)
+        others = [place for place in group if place not in survivors]
+        ranked.append(survivors + best(frame.attention, len(others), others))
+        surviving.append(len(survivors))
+
+    most = [min(5 * math.ceil(count / 64), number) for number in surviving]
+    while sum(most) < count:
+        most = [min(number + 1, len(group)) for number, group in zip(most, groups, strict=True)]
+    budgets = [min(1, len(group)) for group in groups]
+    free, so_far, given = patches - sum(budgets), 0, 0
+    for part, number in enumerate(surviving):
+        so_far += number
+        end = round(so_far * free / sum(surviving))
+        budgets[part] = min(budgets[part] + end - given, most[part])
+        given = end
+    for part in best(surviving, parts):
+        budgets[part] += min(most[part] - budgets[part], patches - sum(budgets))
+    chosen = [place for own, budget in zip(ranked, budgets, strict=True) for place in own[:budget]]
     return sorted(chosen)
