@@ -383,3 +383,27 @@ def test_the_best_of_each_part_are_kept_and_a_count_is_met(scores, data):
         inside = [i for i in range(len(scores)) if part[i] == number]
         best = sorted(inside, key=lambda i: -scores[i])[: budgets[number]]
         assert set(best) <= set(kept)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("settled", [True, False], ids=["until it is settled", "every round"])
+def test_who_survives_suppresses_what_is_similar_and_not_better(settled, seed, monkeypatch):
+    chance = torch.Generator().manual_seed(seed)
+    similar = torch.rand(40, 40, generator=chance) < 0.1 + 0.2 * seed
+    similar, scores = similar | similar.T, torch.randint(12, (40,), generator=chance).float()
+    expected = []
+    for place in sorted(range(40), key=lambda place: -scores[place]):
+        if not any(similar[place, other] for other in expected):
+            expected.append(place)
+    if not settled:  # as where to look would be to wait for the device
+        monkeypatch.setattr(torch, "equal", lambda *_: False)
+    assert ops.survivors(similar, scores).nonzero()[:, 0].tolist() == sorted(expected)
+
+
+def test_those_that_are_far_and_important_join_the_first():
+    distance = torch.tensor([0.0, 1.0, 2.0, 5.0, 9.0])
+    distance = (distance - distance[:, None]).abs()
+    first = torch.tensor([True, False, False, False, False])
+    weight = torch.tensor([1.0, 9.0, 1.0, 1.0, 0.5])
+    chosen = [ops.important_and_far(distance, weight, first, count, 4).tolist() for count in range(1, 6)]
+    assert chosen == [[0], [0, 1], [0, 1, 3], [0, 1, 3, 4], [0, 1, 2, 3, 4]]

@@ -153,6 +153,23 @@ def test_hiprune_keeps_what_a_middle_layer_looks_at_and_what_is_around(grid, opt
         assert index.tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ("eadp:alpha=1.5", "alpha is a share from 0 to 1"),
+        ("eadp:words=-0.1", "words is a share from 0 to 1"),
+        ("eadp:beta=-1.0", "beta must not be negative"),
+        ("anchorprune:most=2.0", "most is a share from 0 to 1"),
+        ("anchorprune:patience=0", "patience and least must be at least 1"),
+        ("anchorprune:least=0", "patience and least must be at least 1"),
+        ("hiprune:alpha=1.1", "alpha is a share from 0 to 1"),
+    ],
+)
+def test_an_option_out_of_its_range_is_refused(asked, sentence):
+    with pytest.raises(ValueError, match=f"{asked}: {sentence}"):
+        prumerge.make(asked)
+
+
 @pytest.mark.parametrize("layer", ["0", "-3", "1.5", "0.0"])
 def test_hiprune_refuses_a_layer_that_no_tower_has(layer):
     with pytest.raises(
