@@ -2,10 +2,10 @@
 
     python benchmarks/lossless.py [--questions 1000] [--clips 24]
 
-answers: questions about drawn scenes, greedy, against `generate`; answers are two tokens long. forced: the same
-model made to go on to 24 tokens behind the end of its answers, on clips of eight frames (4,608 visual tokens),
-where drafts are hard, because it babbles. Passes over all tokens are what decoding one by one takes once for
-each token behind the first; drafts cost passes over few tokens beside them.
+answers: questions about drawn scenes, greedy, against `generate`; answers are two tokens long. forced: the
+same model made to go on to 24 tokens behind the end of its answers, on clips of eight frames (4,608 visual
+tokens), where drafts are hard, because it babbles. Passes over all tokens are what decoding one by one takes
+once for each token behind the first; drafts cost passes over few tokens beside them.
 """
 
 from __future__ import annotations
