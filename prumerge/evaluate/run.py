@@ -19,7 +19,7 @@ from prumerge.evaluate.processes import ALONE, Processes
 from prumerge.evaluate.records import Record, by_method
 from prumerge.evaluate.tasks import task
 from prumerge.evaluate.tasks._task import Question
-from prumerge.generate.answer import said
+from prumerge.generate.answer import ended, said
 from prumerge.generate.stopwatch import Stopwatch
 from prumerge.layers.pruning import average_tokens, pruning
 from prumerge.loading.prompts import prepare_batch
@@ -263,7 +263,7 @@ def _answers(
         generated = model.generate(**shorter, max_new_tokens=max(limits), do_sample=False, streamer=watch)
     kept = iter(average_tokens(inside, [len(one) for one in decisions]))
     new = said(prompt, shorter, generated).tolist()
-    written = [_ended(row, limit, model) for row, limit in zip(new, limits, strict=True)]
+    written = [ended(row, limit, model) for row, limit in zip(new, limits, strict=True)]
     answers = asker.processor.batch_decode([ids for ids, _ in written], skip_special_tokens=True)
     return [
         Record(
@@ -292,11 +292,3 @@ def _answers(
             about, rows, each, map(str.strip, answers), written, strict=True
         )
     ]
-
-
-def _ended(ids: Sequence[int], limit: int, model: Any) -> tuple[list[int], bool]:
-    """The tokens of an answer without what ends it and pads it, `limit` at most, and whether it was cut."""
-    ends = model.generation_config.eos_token_id
-    ends = ends if isinstance(ends, list) else [ends]
-    place = next((place for place, one in enumerate(ids) if one in ends), len(ids))
-    return list(ids[: min(place, limit)]), place >= limit
