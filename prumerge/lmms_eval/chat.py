@@ -1,0 +1,201 @@
+"""The model that lmms-eval asks: batches, `until`, and a log from which a run that was killed goes on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from hashlib import sha256
+from pathlib import Path
+from statistics import fmean
+from typing import Any, TypeAlias
+
+import torch
+from lmms_eval.api.instance import GenerationResult, TokenCounts
+from lmms_eval.api.model import lmms
+from lmms_eval.models.model_utils.gen_metrics import log_metrics
+from tqdm import tqdm
+
+from prumerge.errors import PrumergeError, unknown
+from prumerge.evaluate.lines import Lines
+from prumerge.evaluate.plan import fingerprint
+from prumerge.lmms_eval.answering import Answer, Answerer
+from prumerge.lmms_eval.requests import Asked, Generation, read_messages
+from prumerge.loading.clips import FRAMES
+from prumerge.loading.devices import chosen
+from prumerge.loading.load import load
+from prumerge.pipeline.options import Options
+from prumerge.spec import make, with_keep
+
+Waiting: TypeAlias = tuple[int, str, Asked, dict[str, Any]]
+"""The place of a request, its key, what is asked, and what the log says of it beside the answer."""
+
+
+class Chat(lmms):
+    """`--model prumerge --model_args model=...,reducer=...,keep=...,log=answers.jsonl`."""
+
+    is_simple = False
+
+    def __init__(
+        self,
+        model: str = "",
+        reducer: str = "prumerge",
+        keep: int | float | str | None = None,
+        log: str = "",
+        batch_size: int | str = 1,
+        device: str = "auto",
+        dtype: str = "auto",
+        device_map: str | None = None,
+        frames: int = FRAMES,
+        positions: str = "compact",
+        separators: str = "keep",
+        size_bias: bool = False,
+        pretrained: str = "",
+        max_batch_size: Any = None,
+        **others: Any,
+    ) -> None:
+        """`pretrained` is what other models of lmms-eval call `model`. `reducer` may stand in quotes, which
+        keep its commas: `reducer='prumerge:keep=35,order=score'`; `keep` is its budget, as `prumerge answer`
+        takes it. `log` is a file with a line for each answer; what it holds is not asked again. `frames` are
+        taken of a clip.
+
+        Raises PrumergeError for whatever is none of these.
+        """
+        super().__init__()
+        if others:
+            names = [name for name in Chat.__init__.__annotations__ if name not in ("others", "return")]
+            raise PrumergeError(unknown("model argument", next(iter(others)), names))
+        if bool(model) == bool(pretrained):
+            raise PrumergeError("say which model to load: --model_args model=tiny, an id, or a folder")
+        name, spec = str(model or pretrained), str(reducer).strip("'\"")
+        spec = str(make(spec if keep is None else with_keep(spec, keep)))
+        if not str(batch_size).isdecimal() or not int(batch_size):
+            raise PrumergeError(f"--batch_size is a whole number of questions, not {batch_size}")
+        options = Options(positions=positions, separators=separators, size_bias=bool(size_bias))  # type: ignore[arg-type]
+        given: dict[str, Any] = {} if dtype == "auto" else {"dtype": _dtype(dtype)}
+        if device_map is not None:
+            loaded, processor = load(name, device_map=device_map, **given)
+        else:
+            where = chosen(device)
+            loaded, processor = load(name, **given)
+            loaded = loaded.to(where)
+        # None of its attributes is a module: lmms-eval deletes those behind each run.
+        self.answerer = Answerer(loaded, processor, spec, options)
+        self.batch_size, self.frames, self.log = int(batch_size), int(frames), log
+        self.settings = {
+            "model": name,
+            "weights": fingerprint(loaded),
+            "dtype": str(loaded.dtype),
+            "reducer": spec,
+            "positions": positions,
+            "separators": separators,
+            "size_bias": bool(size_bias),
+            "frames": self.frames,
+        }
+
+    def loglikelihood(self, requests: Sequence[Any]) -> Any:
+        raise PrumergeError("prumerge generates answers; take a task whose output_type is generate_until")
+
+    def generate_until_multi_round(self, requests: Sequence[Any]) -> Any:
+        raise PrumergeError("prumerge answers once; take a task of one round")
+
+    def generate_until(self, requests: Sequence[Any]) -> list[GenerationResult]:
+        """An answer for each request, in their order. Nothing is swallowed: what fails ends the run."""
+        started = time.time()
+        lines = Lines(self._log_file()) if self.log else None
+        done = {row["key"]: row for file in self._logs() for row in Lines(file).rows if "key" in row}
+        answers: dict[int, Answer] = {}
+        groups: dict[str, list[Waiting]] = defaultdict(list)
+        times: Counter[str] = Counter()
+        bar = tqdm(total=len(requests), desc="prumerge", disable=self.rank != 0)
+
+        def flush(kind: str) -> None:
+            batch = groups.pop(kind, [])
+            if not batch:
+                return
+            generation = Generation.read(json.loads(kind)[0])
+            found = self.answerer.answer([asked for _, _, asked, _ in batch], generation)
+            rows = []
+            for (place, key, _, told), answer in zip(batch, found, strict=True):
+                answers[place] = answer
+                rows.append({"key": key, **told, **asdict(answer)})
+            if lines is not None:
+                lines.append(*rows)
+            bar.update(len(batch))
+
+        for place, request in enumerate(requests):
+            _, doc_to_messages, generation, doc_id, task, split = request.args
+            asked = read_messages(
+                self.answerer.processor, doc_to_messages(self.task_dict[task][split][doc_id]), self.frames
+            )
+            told = {"task": task, "split": split, "doc_id": doc_id, **self.settings}
+            key = _digest([told, generation, asked.digest])
+            times[key] += 1
+            if times[key] > 1:  # asked several times, to see how answers vary
+                key = _digest([key, times[key]])
+            if key in done:
+                answers[place] = Answer(**{one.name: done[key][one.name] for one in fields(Answer)})
+                bar.update(1)
+                continue
+            kind = json.dumps([dict(generation), asked.clip], sort_keys=True, default=str)
+            groups[kind].append((place, key, asked, told))
+            if len(groups[kind]) == self.batch_size:
+                flush(kind)
+        for kind in list(groups):
+            flush(kind)
+        bar.close()
+        found = [answers[place] for place in range(len(requests))]
+        _report(found, time.time() - started, sum(row in done for row in times))
+        return [
+            GenerationResult(
+                one.text, TokenCounts(input_tokens=one.input_tokens, output_tokens=one.output_tokens)
+            )
+            for one in found
+        ]
+
+    def clean(self) -> None:
+        """Keep the model: one that is loaded serves many runs."""
+
+    def _log_file(self) -> Path:
+        """Where this process writes."""
+        path = Path(self.log)
+        return path.with_name(f"{path.stem}-{self.rank}{path.suffix}") if self.rank else path
+
+    def _logs(self) -> list[Path]:
+        """What any process wrote."""
+        if not self.log:
+            return []
+        path = Path(self.log)
+        others = sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))
+        return [one for one in (path, *others) if one.is_file()]
+
+
+def _report(answers: Sequence[Answer], seconds: float, resumed: int) -> None:
+    """What lmms-eval prints and keeps beside the scores."""
+    tokens = sum(one.output_tokens for one in answers)
+    log_metrics(
+        total_elapsed_time=seconds,
+        total_gen_tokens=tokens,
+        avg_speed=tokens / max(seconds, 1e-9),
+        additional_metrics={
+            "num_requests": len(answers),
+            "visual_tokens": fmean(one.visual_tokens for one in answers),
+            "visual_tokens_in": fmean(one.visual_tokens_in for one in answers),
+            "answers_cut": sum(one.cut for one in answers),
+            "resumed": resumed,
+        },
+    )
+
+
+def _digest(value: Any) -> str:
+    return sha256(json.dumps(value, default=str, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _dtype(name: str) -> torch.dtype:
+    known = ("float32", "float16", "bfloat16")
+    if name not in known:
+        raise PrumergeError(unknown("dtype", name, ("auto", *known)))
+    found: torch.dtype = getattr(torch, name)
+    return found
