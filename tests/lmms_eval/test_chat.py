@@ -14,8 +14,10 @@ from PIL import Image
 
 import prumerge
 from prumerge.errors import PrumergeError
+from prumerge.generate.answer import answer
 from prumerge.lmms_eval import models
 from prumerge.lmms_eval.answering import Answerer
+from prumerge.loading.clips import open_clip
 from prumerge.loading.prompts import prepare
 
 SETTINGS = {"max_new_tokens": 4, "temperature": 0}
@@ -230,3 +232,23 @@ def test_bad_arguments_are_one_sentence(unchecked, chat, given, sentence):
 def test_what_it_does_not_do_is_said(chat, call):
     with pytest.raises(PrumergeError, match="take a task"):
         getattr(chat(), call)([])
+
+
+@pytest.mark.parametrize(("spec", "together"), [("topk:keep=5", False), ("vidcom2:keep=10", True)])
+def test_a_clip_is_one_video_to_methods_that_compare_frames(
+    harness, chat, checkpoint, cached, tmp_path, spec, together
+):
+    for number, picture in enumerate(PICTURES):
+        picture.save(tmp_path / f"{number}.png")
+    content = [{"type": "video", "url": str(tmp_path)}, {"type": "text", "text": "w5 w9"}]
+    [said] = texts(chat(reducer=spec, frames=4), harness, [[{"role": "user", "content": content}]])
+    frames = open_clip(tmp_path, 4)
+    expected = answer(*cached(checkpoint), frames, "w5 w9", spec, clip=together, max_new_tokens=4)
+    assert said == expected.answer
+
+
+def test_a_question_without_a_picture_is_answered_alone_and_among_others(harness, chat, tmp_path):
+    documents = [question("w5 w9"), DOCUMENTS[0], question("w6 w7 w8")]
+    found = texts(chat(batch_size=3, log=str(tmp_path / "log.jsonl")), harness, documents)
+    assert found == texts(chat(), harness, documents)
+    assert [row["visual_tokens"] for row in rows(tmp_path / "log.jsonl")] == [0, 5, 0]
