@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from prumerge.lmms_eval.requests import Asked, Generation, read_messages
 from prumerge.loading.clips import FRAMES
 from prumerge.loading.devices import chosen
 from prumerge.loading.load import load
+from prumerge.models import device_of
 from prumerge.pipeline.options import Options
 from prumerge.spec import make, with_keep
 
@@ -94,6 +96,11 @@ class Chat(lmms):
             "size_bias": bool(size_bias),
             "frames": self.frames,
         }
+
+    @property
+    def device(self) -> torch.device:
+        """Where lmms-eval has processes meet."""
+        return device_of(self.answerer.model)
 
     def loglikelihood(self, requests: Sequence[Any]) -> Any:
         raise PrumergeError("prumerge generates answers; take a task whose output_type is generate_until")
@@ -168,8 +175,8 @@ class Chat(lmms):
         if not self.log:
             return []
         path = Path(self.log)
-        others = sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))
-        return [one for one in (path, *others) if one.is_file()]
+        named = re.compile(rf"{re.escape(path.stem)}(-\d+)?{re.escape(path.suffix)}")
+        return sorted(one for one in path.parent.glob("*") if named.fullmatch(one.name) and one.is_file())
 
 
 def _report(answers: Sequence[Answer], seconds: float, resumed: int) -> None:

@@ -149,6 +149,23 @@ def test_a_run_that_was_killed_goes_on(place, evaluated):
     }
 
 
+def test_two_processes_share_the_questions(place, evaluated):
+    log = place / "two.jsonl"
+    arguments = asking(place, f"model={place / 'checkpoint'},reducer=prumerge:keep=35,log={log}")
+    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launched, "-m", "prumerge", *map(str, arguments)],
+        capture_output=True, text=True, cwd=place, env=environment(place), check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = rows(log), rows(place / "two-1.jsonl")
+    assert len(first) == len(second) == 12
+    asked = documents(place)
+    assert {name_of(asked[row["doc_id"]]): row["text"] for row in first + second} == {
+        name: row["prediction"] for name, row in evaluated["prumerge@36"].items()
+    }
+
+
 @pytest.mark.parametrize(
     ("model_args", "task", "code", "sentence"),
     [
