@@ -242,8 +242,9 @@ def test_a_clip_is_one_video_to_methods_that_compare_frames(
         picture.save(tmp_path / f"{number}.png")
     content = [{"type": "video", "url": str(tmp_path)}, {"type": "text", "text": "w5 w9"}]
     [said] = texts(chat(reducer=spec, frames=4), harness, [[{"role": "user", "content": content}]])
+    model, own = cached(checkpoint)
     frames = open_clip(tmp_path, 4)
-    expected = answer(*cached(checkpoint), frames, "w5 w9", spec, clip=together, max_new_tokens=4)
+    expected = answer(model, own, frames, "w5 w9", spec, clip=together, max_new_tokens=4)
     assert said == expected.answer
 
 
