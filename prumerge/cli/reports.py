@@ -42,7 +42,7 @@ def judge_of(tasks: Sequence[str], url: str | None, model: str | None, seed: int
             )
         return None
     check_judged(tasks)
-    return Judge.at(url, model, seed, os.environ.get(KEY, ""))
+    return Judge.at(url, model, seed, os.environ.get(KEY, "").strip())
 
 
 def judge_saved(folder: Path, records: Sequence[Record], judge: Judge) -> None:

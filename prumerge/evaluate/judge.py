@@ -42,7 +42,8 @@ AT_ONCE = 8
 """Requests that wait for the server together, at most."""
 LONGEST = 2048
 """Tokens of a reply, at most: some judges think aloud first."""
-_TRIES, _PATIENCE = 4, 120  # and seconds
+_BUSY, _AWAY = 6, 3  # requests, to a server that is busy and to one that cannot be reached
+_PATIENCE = 120  # seconds
 _PASSING = (408, 409, 425, 429, 500, 502, 503, 504)  # that a server says of itself for a while
 
 
@@ -71,7 +72,12 @@ class Judge:
 
         Raises PrumergeError for what is no address, and where the server does not say which model it has.
         """
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        try:
+            parts = urlsplit(url)
+            there = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # of brackets and ports
+            there = False
+        if not there:
             raise PrumergeError(
                 f"{short(url)!r} is no address of a judge; give its base, such as http://localhost:8000/v1"
             )
@@ -129,22 +135,22 @@ class Judge:
 
     def _request(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """JSON from the server, tried again where it is busy or cannot be reached for a moment."""
-        for wait in (*(2.0**number for number in range(_TRIES - 1)), None):
+        for number in range(1, max(_BUSY, _AWAY) + 1):
             try:
                 return self._once(path, body)
             except HTTPError as error:
                 with error:
                     said = short(_message(error.read()), 200)
                 what = f"{self.url} says {error.code} to the judge's questions ({said})"
-                passing = error.code in _PASSING
+                tries = _BUSY if error.code in _PASSING else 1
                 hint = f"set {KEY} to its key" if error.code in (401, 403) else "see --judge, --judge-model"
             except (OSError, HTTPException, ValueError) as error:
                 reason = getattr(error, "reason", None) or error
                 what = f"{self.url} does not answer as a judge ({short(str(reason), 200)})"
-                passing, hint = not isinstance(error, ValueError), "see whether its server runs"
-            if wait is None or not passing:
+                tries, hint = 1 if isinstance(error, ValueError) else _AWAY, "see whether its server runs"
+            if number >= tries:
                 break
-            time.sleep(wait)
+            time.sleep(2.0 ** (number - 1))
         raise PrumergeError(f"{what}; {hint}")
 
     def _once(self, path: str, body: dict[str, Any] | None) -> Any:

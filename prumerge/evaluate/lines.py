@@ -33,7 +33,8 @@ class Lines:
     def append(self, *rows: Mapping[str, Any]) -> None:
         """Write objects through to the file. PrumergeError, naming the file and what is safe in it, for
         whatever the file system refuses."""
-        lines = b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        lines = text.encode(errors="surrogatepass")  # whatever a server sends can be kept
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:

@@ -79,8 +79,8 @@ def file_of(folder: Path, judge: str) -> Path:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The verdicts of all judges."""
-    return sorted(folder.glob("verdicts-*.jsonl"))
+    """The verdicts of all judges, but for files without a finished line."""
+    return sorted(one for one in folder.glob("verdicts-*.jsonl") if b"\n" in one.read_bytes())
 
 
 def asked_of(record: Record) -> Asked:

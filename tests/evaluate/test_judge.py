@@ -66,7 +66,7 @@ def test_a_reply_without_text_is_no_verdict(server):
 @pytest.mark.parametrize(
     ("status", "tries", "sentence"),
     [
-        (429, 4, "says 429 to the judge's questions .too many cooks.; see --judge, --judge-model"),
+        (429, 6, "says 429 to the judge's questions .too many cooks.; see --judge, --judge-model"),
         (401, 1, "says 401 .*; set PRUMERGE_JUDGE_KEY to its key"),
         (404, 1, "says 404 .*; see --judge, --judge-model"),
         (302, 1, "says 302"),
@@ -113,7 +113,9 @@ def test_which_model_is_asked_where_there_are_several_or_none(server, models, se
         Judge.at(server.url)
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://host/v1", "http://"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "ftp://host/v1", "http://", "http://[1", "http://host:a", "http://host:99999"]
+)
 def test_what_is_no_address_is_refused(url):
     with pytest.raises(PrumergeError, match="is no address of a judge; give its base, such as http://"):
         Judge.at(url)

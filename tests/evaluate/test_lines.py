@@ -5,7 +5,7 @@ import pytest
 from prumerge.errors import PrumergeError
 from prumerge.evaluate.lines import Lines
 
-ROWS: list[dict] = [{"a": 1}, {"text": 'caf\u00e9 \u2028 "quoted"\n'}, {"list": [1, 2]}]
+ROWS: list[dict] = [{"a": 1}, {"text": 'caf\u00e9 \u2028 "quoted"\n'}, {"list": [1, 2]}, {"half": "\ud83d"}]
 
 
 def test_a_file_that_was_cut_at_any_byte_goes_on_and_becomes_the_same(tmp_path):
@@ -37,5 +37,5 @@ def test_what_cannot_be_written_says_what_is_safe(tmp_path):
     lines = Lines(tmp_path / "rows.jsonl")
     lines.append(*ROWS)
     lines.path = tmp_path  # where there is a folder now
-    with pytest.raises(PrumergeError, match=r"cannot be written .*; 3 lines are safe in it"):
+    with pytest.raises(PrumergeError, match=r"cannot be written .*; 4 lines are safe in it"):
         lines.append({"b": 2})

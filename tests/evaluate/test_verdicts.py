@@ -85,6 +85,8 @@ def test_judging_goes_on_after_a_cut_at_any_line_and_asks_nothing_twice(server, 
         assert sorted(path.read_bytes().splitlines(keepends=True)) == sorted(lines)
         assert sum(done for done, _ in told) == 8
         assert {total for _, total in told} == {8}
+    path.write_bytes(lines[0][:5])
+    assert not files_in(tmp_path)
 
 
 def test_a_server_that_fails_in_the_middle_is_one_sentence_with_what_is_safe(server, tmp_path):
