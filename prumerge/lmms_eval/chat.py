@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from lmms_eval.api.instance import GenerationResult, TokenCounts
@@ -31,8 +31,33 @@ from prumerge.models import device_of
 from prumerge.pipeline.options import Options
 from prumerge.spec import make, with_keep
 
-Waiting: TypeAlias = tuple[int, str, Asked, dict[str, Any]]
-"""The place of a request, its key, what is asked, and what the log says of it beside the answer."""
+_ANSWER = [one.name for one in fields(Answer)]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A request that is to be answered."""
+
+    place: int
+    """Among the requests."""
+    key: str
+    """By which the log knows it."""
+    asked: Asked
+    generation: dict[str, Any]
+    told: dict[str, Any]
+    """What the log says of it beside the answer."""
+
+
+def batches(waiting: Iterable[Waiting], size: int) -> Iterator[list[Waiting]]:
+    """What can be answered together: with the same settings, and clips apart; each as soon as it is full."""
+    groups: dict[str, list[Waiting]] = {}
+    for one in waiting:
+        kind = _digest([one.generation, one.asked.clip])
+        group = groups.setdefault(kind, [])
+        group.append(one)
+        if len(group) == size:
+            yield groups.pop(kind)
+    yield from groups.values()
 
 
 class Chat(lmms):
@@ -114,53 +139,46 @@ class Chat(lmms):
         lines = Lines(self._log_file()) if self.log else None
         done = {row["key"]: row for file in self._logs() for row in Lines(file).rows if "key" in row}
         answers: dict[int, Answer] = {}
-        groups: dict[str, list[Waiting]] = defaultdict(list)
-        times: Counter[str] = Counter()
-        bar = tqdm(total=len(requests), desc="prumerge", disable=self.rank != 0)
+        asked_anew = 0
 
-        def flush(kind: str) -> None:
-            batch = groups.pop(kind, [])
-            if not batch:
-                return
-            generation = Generation.read(json.loads(kind)[0])
-            found = self.answerer.answer([asked for _, _, asked, _ in batch], generation)
-            rows = []
-            for (place, key, _, told), answer in zip(batch, found, strict=True):
-                answers[place] = answer
-                rows.append({"key": key, **told, **asdict(answer)})
-            if lines is not None:
-                lines.append(*rows)
-            bar.update(len(batch))
+        def left() -> Iterator[Waiting]:
+            for one in self._read(requests):
+                if one.key in done:
+                    answers[one.place] = Answer(**{name: done[one.key][name] for name in _ANSWER})
+                else:
+                    yield one
 
-        for place, request in enumerate(requests):
-            _, doc_to_messages, generation, doc_id, task, split = request.args
-            asked = read_messages(
-                self.answerer.processor, doc_to_messages(self.task_dict[task][split][doc_id]), self.frames
-            )
-            told = {"task": task, "split": split, "doc_id": doc_id, **self.settings}
-            key = _digest([told, generation, asked.digest])
-            times[key] += 1
-            if times[key] > 1:  # asked several times, to see how answers vary
-                key = _digest([key, times[key]])
-            if key in done:
-                answers[place] = Answer(**{one.name: done[key][one.name] for one in fields(Answer)})
-                bar.update(1)
-                continue
-            kind = json.dumps([dict(generation), asked.clip], sort_keys=True, default=str)
-            groups[kind].append((place, key, asked, told))
-            if len(groups[kind]) == self.batch_size:
-                flush(kind)
-        for kind in list(groups):
-            flush(kind)
-        bar.close()
-        found = [answers[place] for place in range(len(requests))]
-        _report(found, time.time() - started, sum(row in done for row in times))
+        with tqdm(total=len(requests), desc="prumerge", disable=self.rank != 0) as bar:
+            for batch in batches(left(), self.batch_size):
+                generation = Generation.read(batch[0].generation)
+                found = self.answerer.answer([one.asked for one in batch], generation)
+                if lines is not None:
+                    pairs = zip(batch, found, strict=True)
+                    lines.append(*({"key": one.key, **one.told, **asdict(answer)} for one, answer in pairs))
+                asked_anew += len(batch)
+                answers |= {one.place: answer for one, answer in zip(batch, found, strict=True)}
+                bar.update(len(answers) - bar.n)
+            bar.update(len(answers) - bar.n)  # those that the log holds
+        in_order = [answers[place] for place in range(len(requests))]
+        _report(in_order, time.time() - started, len(requests) - asked_anew)
         return [
             GenerationResult(
                 one.text, TokenCounts(input_tokens=one.input_tokens, output_tokens=one.output_tokens)
             )
-            for one in found
+            for one in in_order
         ]
+
+    def _read(self, requests: Sequence[Any]) -> Iterator[Waiting]:
+        """Requests with their pictures, one after the other."""
+        times: Counter[str] = Counter()
+        for place, request in enumerate(requests):
+            _, doc_to_messages, generation, doc_id, task, split = request.args
+            messages = doc_to_messages(self.task_dict[task][split][doc_id])
+            asked = read_messages(self.answerer.processor, messages, self.frames)
+            told = {"task": task, "split": split, "doc_id": doc_id, **self.settings}
+            same = _digest([told, generation, asked.digest])
+            times[same] += 1  # some are asked several times, to see how answers vary
+            yield Waiting(place, _digest([same, times[same]]), asked, dict(generation), told)
 
     def clean(self) -> None:
         """Keep the model: one that is loaded serves many runs."""
@@ -181,6 +199,8 @@ class Chat(lmms):
 
 def _report(answers: Sequence[Answer], seconds: float, resumed: int) -> None:
     """What lmms-eval prints and keeps beside the scores."""
+    if not answers:
+        return
     tokens = sum(one.output_tokens for one in answers)
     log_metrics(
         total_elapsed_time=seconds,
