@@ -55,7 +55,7 @@ clean:
 	$(PYTHON) -m venv .venv-lmms
 	grep -v '^av==' constraints.txt > .venv-lmms/constraints.txt
 	.venv-lmms/bin/pip install --quiet --disable-pip-version-check --constraint .venv-lmms/constraints.txt torch
-	.venv-lmms/bin/pip install --quiet --disable-pip-version-check --constraint .venv-lmms/constraints.txt \
+	.venv-lmms/bin/pip install --quiet --no-compile --disable-pip-version-check --constraint .venv-lmms/constraints.txt \
 		--editable '.[lmms-eval,evaluate]' pytest pytest-timeout beartype hypothesis
 	.venv-lmms/bin/pip uninstall --quiet --yes torchvision
 	touch $@
