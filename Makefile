@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test coverage check docs bench clean
+.PHONY: demo test test-lmms coverage check docs bench clean
 
 demo: .venv/installed  ## answer questions about sample pictures with and without token reduction
 	$(BIN)/prumerge demo
 
 test: .venv/installed-dev  ## the test suite
 	$(BIN)/pytest -n auto --dist loadfile
+
+test-lmms: .venv-lmms/installed  ## the tests that need lmms-eval, in an environment of its own
+	.venv-lmms/bin/pytest -m lmms tests/lmms_eval
 
 coverage: .venv/installed-dev  ## the same, and how much of the package it runs: not less than pyproject.toml asks for
 	$(BIN)/pytest -n auto --dist loadfile --cov
@@ -37,7 +40,7 @@ bench: .venv/installed-dev  ## measure again what benchmarks/results holds
 	$(BIN)/python benchmarks/training.py
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .venv-lmms demo
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -46,6 +49,16 @@ clean:
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[plot,evaluate,train]'
+	touch $@
+
+# lmms-eval wants an older av, and brings a torchvision that does not go with CPU builds of torch.
+.venv-lmms/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-lmms
+	grep -v '^av==' constraints.txt > .venv-lmms/constraints.txt
+	.venv-lmms/bin/pip install --quiet --disable-pip-version-check --constraint .venv-lmms/constraints.txt torch
+	.venv-lmms/bin/pip install --quiet --no-compile --disable-pip-version-check --constraint .venv-lmms/constraints.txt \
+		--editable '.[lmms-eval,evaluate]' pytest pytest-timeout beartype hypothesis
+	.venv-lmms/bin/pip uninstall --quiet --yes torchvision
 	touch $@
 
 .venv/installed-dev: .venv/installed

@@ -79,6 +79,9 @@ def evaluate(
     separators: shared.SeparatorsOption = "keep",
     size_bias: shared.SizeBiasOption = False,
     relevance_model: shared.RelevanceOption = None,
+    judge: shared.JudgeOption = None,
+    judge_model: shared.JudgeModelOption = None,
+    judge_seed: shared.JudgeSeedOption = 0,
     chart: shared.ChartOption = "png",
     device: shared.DeviceOption = "auto",
     device_map: Annotated[
@@ -94,7 +97,7 @@ def evaluate(
     as_json: shared.JsonOption = False,
 ) -> None:
     """Accuracy against tokens on tasks, resumable; --task pictures: agreement on pictures of your own."""
-    from prumerge.cli.reports import check, report
+    from prumerge.cli.reports import check, judge_of, judge_saved, report
 
     check(chart)
     check_folder(folder)
@@ -116,6 +119,7 @@ def evaluate(
         options = shared.options_of(positions, separators, size_bias)
         if not set(plan.tasks) <= set(DRAWN):
             _ = plan.showings  # what is wrong with files is said before a model is loaded
+        asked = judge_of(list(plan.tasks), judge, judge_model, judge_seed)
         loaded, processor = open_model(model, device, device_map)
         relevance = None
         if relevance_model is not None:
@@ -139,6 +143,8 @@ def evaluate(
         sys.exit(130)
     processes.part()
     if processes.rank == 0:
+        if asked is not None:
+            judge_saved(folder, log.records, asked)
         report(folder, log.records, chart, as_json, agreement)
 
 

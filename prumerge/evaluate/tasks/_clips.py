@@ -1,12 +1,12 @@
 """What the video sets share: eight frames, an open question, and answers scored without a judge.
 
 Published numbers are those of a language model as judge, and differ between its versions by more than methods
-do. A judge is another `rule` of `open_question`: from a question and an answer to 1 or 0, its yes or no.
+do. `prumerge evaluate --judge` asks one, and reports it apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prumerge.errors import PrumergeError
@@ -78,9 +78,7 @@ def details(records: Sequence[Scored]) -> dict[str, float]:
     }
 
 
-def open_question(
-    task: str, mirrors: str, folder: str, rule: Callable[[Question, str], float] = score
-) -> Task:
+def open_question(task: str, mirrors: str, folder: str) -> Task:
     """A set of clips with open questions; `folder` is Video-LLaVA's name of it."""
 
     def questions(rows: Sequence[Row], short: str) -> Iterator[Asked]:
@@ -103,7 +101,7 @@ def open_question(
             folders=(folder,),
             options={"short": ("no", "yes")},
         ),
-        score=rule,
+        score=score,
         summary=summary,
         details=details,
         data=f"Video-LLaVA's GPT_Zero_Shot_QA/{folder}, or such rows in test.jsonl or a table beside videos",
@@ -112,4 +110,5 @@ def open_question(
         },
         max_new_tokens=64,
         frames=FRAMES,
+        judged=True,
     )
