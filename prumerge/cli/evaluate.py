@@ -96,7 +96,7 @@ def evaluate(
     ] = 95,
     as_json: shared.JsonOption = False,
 ) -> None:
-    """Accuracy against tokens on tasks, resumable; --task pictures: agreement on pictures of your own."""
+    """Accuracy against tokens on tasks, or on your own pictures."""
     from prumerge.cli.reports import check, judge_of, judge_saved, report
 
     check(chart)
