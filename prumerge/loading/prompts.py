@@ -97,16 +97,21 @@ def question_prompt(processor: Any, question: str, pictures: int = 1) -> str:
     placeholders of its queries itself, BLIP-2's. Raises PrumergeError for a question that holds a
     placeholder.
     """
-    if not isinstance(question, str):
-        raise PrumergeError(f"a question is text, not {type(question).__name__}")
+    check_words(processor, question)
+    content = [*[{"type": "image"}] * pictures, {"type": "text", "text": question}]
+    return conversation(processor, [{"role": "user", "content": content}])
+
+
+def check_words(processor: Any, text: str) -> None:
+    """Raise PrumergeError for what is no text, and for text that holds a word which stands for pictures."""
+    if not isinstance(text, str):
+        raise PrumergeError(f"a question is text, not {type(text).__name__}")
     named = {**vars(processor), **processor.tokenizer.special_tokens_map}
     words = (str(word) for name, word in named.items() if word and _PLACEHOLDER.fullmatch(name))
-    if taken := next((word for word in words if word in question), None):
+    if taken := next((word for word in words if word in text), None):
         raise PrumergeError(
             f"the question holds {taken!r}, which this model reads as a picture; write it in other words"
         )
-    content = [*[{"type": "image"}] * pictures, {"type": "text", "text": question}]
-    return conversation(processor, [{"role": "user", "content": content}])
 
 
 def conversation(processor: Any, messages: Sequence[dict[str, Any]]) -> str:
