@@ -30,6 +30,8 @@ COMMANDS = (
     "evaluate",
     "rescore",
     "train",
+    "serve",
+    "export_lm",
     "roofline",
 )
 """Files of this folder, in the order of the help; a file holds a function of its name."""

@@ -66,8 +66,8 @@ class Decision:
 
 @dataclass(frozen=True)
 class Left:
-    """What a prompt needs to know of a picture that is decided: small, so that it can be remembered beside the
-    embeddings of its T tokens and separators. All on the CPU."""
+    """What a prompt needs to know of a picture that is decided: little, so that it can be remembered beside
+    the embeddings of its T tokens and separators. All on the CPU."""
 
     tokens: int
     """That are left."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int
@@ -21,6 +21,7 @@ VIDEOS = "pixel_values_videos"
 _PIXELS: dict[Modality, str] = {"image": "pixel_values", "video": VIDEOS}
 
 
+@runtime_checkable
 class Shown(Protocol):
     """A picture as a prompt knows it: encoded, or decided already."""
 
