@@ -24,7 +24,9 @@ def serve(
         typer.Option(help="URL of a vLLM server, such as http://localhost:8100. [default: this process]"),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8000,
     name: Annotated[str | None, typer.Option(help="What clients call the model. [default: its own]")] = None,
     api_key: Annotated[
         str | None, typer.Option(envvar="PRUMERGE_API_KEY", help="What clients must know.", show_envvar=True)

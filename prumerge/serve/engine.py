@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from prumerge.serve.asked import Asked
 from prumerge.serve.envelope import Chat
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Answers questions; closing a stream, or cancelling a call, ends the work for it."""
 

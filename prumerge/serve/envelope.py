@@ -124,8 +124,11 @@ def read(raw: bytes, limits: Limits) -> Chat:
 
 def _refused(error: ValidationError) -> Refusal:
     """The first thing that is wrong, without repeating what was sent."""
-    first = error.errors(include_input=False, include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the request"
+    found = error.errors(include_input=False, include_url=False)
+    first = max(found, key=lambda one: len(one["loc"]))  # of a field with two forms, that which was meant
+    places = [str(part) for part in first["loc"]]
+    where = ".".join(part for part in places if part not in ("str", "text", "image_url") and "[" not in part)
+    where = where or "the request"
     if first["type"] == "union_tag_invalid":
         tag = short(str(first["ctx"]["tag"]))
         return Refusal(

@@ -27,7 +27,9 @@ _LLAVA = """\
 # What `prumerge serve` sends is a prompt already: its one part stands for all of it.
 _RENDERED = """\
 {% if rendered is defined %}\
-{% for message in messages %}{% for content in message['content'] %}{{ content['text'] }}{% endfor %}{% endfor %}\
+{% for message in messages %}\
+{% for content in message['content'] %}{{ content['text'] }}{% endfor %}\
+{% endfor %}\
 {% else %}"""
 
 _TOWER = re.compile(r"^((?:model\.)?vision_tower\.)(?!vision_model\.)")
@@ -49,7 +51,8 @@ def export_language_model(model: Any, processor: Any, folder: Path) -> None:
 
 
 def language_model(model: Any) -> Any:
-    """A causal language model of Transformers' that shares the weights of the one inside."""
+    """A causal language model of Transformers' that shares the weights of the one inside, to be saved: what a
+    checkpoint does not hold (frequencies of rotary positions) it has not. Raises PrumergeError."""
     config = copy.deepcopy(model.config.text_config)
     head = model.get_output_embeddings()
     config.tie_word_embeddings = head.weight is model.get_input_embeddings().weight

@@ -52,7 +52,11 @@ class Front:
             return
         self._started = True
         self.encoder.start()
-        await self.engine.start()
+        try:
+            await self.engine.start()
+        except BaseException:
+            await self.stop()
+            raise
 
     async def stop(self) -> None:
         await self.engine.stop()

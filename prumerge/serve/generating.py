@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -62,15 +62,20 @@ class Row:
 class Streamer(BaseStreamer):
     """Hands the tokens of each step to their rows, in the event loop's thread."""
 
-    def __init__(self, rows: Sequence[Row], loop: asyncio.AbstractEventLoop) -> None:
-        self.rows, self.loop = rows, loop
-        self._began = False
+    def __init__(
+        self, rows: Sequence[Row], loop: asyncio.AbstractEventLoop, read: Callable[[], None]
+    ) -> None:
+        """`read` is called when the prompts were read, before the first tokens are handed on."""
+        self.rows, self.loop, self.read = rows, loop, read
+        self._steps = 0
 
     def put(self, value: Int[Tensor, "..."]) -> None:
         """Transformers hands over the prompts first, then a token of each row."""
-        if self._began:
+        if self._steps == 1:
+            self.read()
+        if self._steps:
             self.loop.call_soon_threadsafe(self._hand, value.tolist())
-        self._began = True
+        self._steps += 1
 
     def end(self) -> None:
         """Rows are closed by whoever made them."""

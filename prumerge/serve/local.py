@@ -43,9 +43,7 @@ _NOTHING: dict[str, tuple[Any, ...]] = {
 class Local:
     """Answers by the model of this process."""
 
-    def __init__(
-        self, host: Host, encoder: Encoder, metrics: Metrics, *, batch: int, seconds: float
-    ) -> None:
+    def __init__(self, host: Host, encoder: Encoder, metrics: Metrics, *, batch: int, seconds: float) -> None:
         """Up to `batch` questions are answered together, for which each waits so many seconds."""
         self.host, self.encoder, self.metrics = host, encoder, metrics
         self._queue: Waiting[Row] = Waiting(batch, seconds, _kind)
@@ -150,17 +148,20 @@ class Local:
         _fit(rows, shorter["attention_mask"].sum(1).tolist(), self.host.context)
         layers = pipeline.placed.layers if pictures else None
         with pruning(model, layers, sizes) as inside, _chance(rows[0].asked.chat.seed):
+
+            def read() -> None:
+                if layers is not None:
+                    each = iter(average_tokens(inside, [len(one) for one in left]))
+                    for row in rows:
+                        row.kept = sum(next(each) for _ in row.pictures)
+
             model.generate(
                 **shorter,
                 **_sampling(rows[0].asked.chat),
                 max_new_tokens=max(row.most for row in rows),
-                streamer=Streamer(rows, loop),
+                streamer=Streamer(rows, loop, read),
                 stopping_criteria=[Ends(rows)],
             )
-        if layers is not None:
-            each = iter(average_tokens(inside, [len(one) for one in left]))
-            for row in rows:
-                row.kept = sum(next(each) for _ in row.pictures)
 
 
 def _kind(row: Row) -> Hashable:

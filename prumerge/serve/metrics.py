@@ -14,7 +14,9 @@ class Metrics:
             "prumerge_requests", "Requests answered, by HTTP status; 499: the client left.", ["status"],
             registry=self.registry,
         )  # fmt: skip
-        self.held = Gauge("prumerge_requests_held", "Requests that are being answered.", registry=self.registry)
+        self.held = Gauge(
+            "prumerge_requests_held", "Requests that are being answered.", registry=self.registry
+        )
         self.visual_tokens = Counter(
             "prumerge_visual_tokens", "Visual tokens before and after reduction.", ["which"],
             registry=self.registry,

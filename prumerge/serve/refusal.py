@@ -8,7 +8,7 @@ from prumerge.errors import PrumergeError
 
 
 class Refusal(PrumergeError):
-    """A request that is not answered: an HTTP status, and what OpenAI's error form says beside the sentence."""
+    """A request that is not answered: an HTTP status, and what OpenAI's error form says beside words."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Refusal(PrumergeError):
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """What a client is told of an error: what it can mend in words, of a fault in code only that it is one."""
+    """What a client is told of an error: of what it can mend how, of a fault in code only that it is one."""
     if isinstance(error, Refusal):
         return error
     if isinstance(error, PrumergeError):

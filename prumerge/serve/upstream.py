@@ -32,7 +32,7 @@ class Upstream:
         self.url, self.metrics = url.rstrip("/").removesuffix("/v1"), metrics
         self.client = httpx2.AsyncClient(
             timeout=httpx2.Timeout(first, connect=connect),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
+            limits=httpx2.Limits(max_connections=10_000, max_keepalive_connections=64),
             trust_env=False,
         )
 
