@@ -197,7 +197,7 @@ class _Visit:
         front = self.front
         with front.bytes.take(_length(request, front.limits.body)):
             raw = await _body(request, front.limits.body, front.limits.body_seconds)
-            chat = front.read(raw)
+            chat = await asyncio.to_thread(front.read, raw)
             del raw
             asked = await _unless_gone(request, front.asked(chat, self._held))
         streams, wants_usage = bool(chat.stream), chat.wants_usage
@@ -218,11 +218,7 @@ class _Visit:
         except BaseException:
             await chunks.aclose()
             raise
-        return _Stream(
-            self._sent(first, chunks),
-            media_type="text/event-stream",
-            headers={"x-request-id": self.id, "cache-control": "no-cache", "x-accel-buffering": "no"},
-        )
+        return _Stream(self, first, chunks)
 
     async def _chunks(self, asked: Asked, wants_usage: bool) -> AsyncGenerator[dict[str, Any], None]:
         """The engine's chunks as the client wants them; raises PrumergeError, also where they take too
@@ -241,7 +237,7 @@ class _Visit:
                         continue
                 yield {**chunk, "model": self.front.name}
 
-    async def _sent(
+    async def sent(
         self, first: dict[str, Any], chunks: AsyncGenerator[dict[str, Any], None]
     ) -> AsyncGenerator[bytes, None]:
         """Server-sent events; an error that comes after the first one is an event too."""
@@ -257,8 +253,6 @@ class _Visit:
             status = refusal.status
             yield _event(refusal.body())
         finally:
-            with anyio.CancelScope(shield=True):
-                await chunks.aclose()
             self.leave(status)
 
     def _count(self, found: dict[str, Any]) -> None:
@@ -274,15 +268,25 @@ class _Visit:
 
 
 class _Stream(StreamingResponse):
-    """A stream whose generator is closed whatever happens, also if nothing of it was ever sent."""
+    """A visit's stream. It ends whatever happens: a client may leave before anything was sent, or stay and
+    never read."""
+
+    def __init__(
+        self, visit: _Visit, first: dict[str, Any], chunks: AsyncGenerator[dict[str, Any], None]
+    ) -> None:
+        headers = {"x-request-id": visit.id, "cache-control": "no-cache", "x-accel-buffering": "no"}
+        self.visit, self.chunks, self.sent = visit, chunks, visit.sent(first, chunks)
+        super().__init__(self.sent, media_type="text/event-stream", headers=headers)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        body: Any = self.body_iterator
         try:
-            await super().__call__(scope, receive, send)
+            with anyio.move_on_after(self.visit.front.limits.seconds):
+                await super().__call__(scope, receive, send)
         finally:
             with anyio.CancelScope(shield=True):
-                await body.aclose()
+                await self.sent.aclose()
+                await self.chunks.aclose()
+            self.visit.leave(499)  # unless all was sent
 
 
 def _event(value: dict[str, Any]) -> bytes:

@@ -6,7 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jinja2 import TemplateError
+
 from prumerge.errors import PrumergeError
+from prumerge.loading.paths import first_line
 from prumerge.loading.prompts import check_words
 from prumerge.pipeline.options import Options
 from prumerge.pipeline.reduce import Pipeline
@@ -56,7 +59,7 @@ class Allowed:
 
     def pipeline(self, chat: Chat) -> Pipeline:
         """The steps that a request asks for; Refusal where it may not."""
-        spec = chat.reducer or self.default
+        spec = self.default if chat.reducer is None else chat.reducer
         if chat.reducer is not None:
             names = [part.partition(":")[0].partition("@")[0].strip() for part in spec.split("+")]
             if other := next((name for name in names if name not in self.names), None):
@@ -87,9 +90,14 @@ def asked(host: Host, chat: Chat, pictures: Sequence[Picture], pipeline: Pipelin
                 check_words(host.processor, part.text)
                 if MARKER in part.text:
                     raise Refusal(f"a message holds {MARKER!r}, which stands for a picture; leave it out")
-    if chat.messages[-1].role == "assistant":
-        raise Refusal("the last message is the assistant's; end in a question", param="messages")
-    text = host.text([_message(one) for one in chat.messages])
+    if chat.messages[-1].role not in ("user", "tool"):
+        raise Refusal("the last message asks nothing; end in one of the user's", param="messages")
+    try:
+        text = host.text([_message(one) for one in chat.messages], chat.more.get("tools"))
+    except (TemplateError, TypeError, ValueError) as error:  # templates have rules of their own
+        raise Refusal(
+            f"the model's chat template refuses these messages ({first_line(error)[:200]})", param="messages"
+        ) from None
     rest = chat.model_copy(update={"messages": []})
     return Asked(rest, text, tuple(pictures), pipeline, chat.tokens(most))
 

@@ -84,7 +84,9 @@ class Front:
         """
         pipeline = self.allowed.pipeline(chat)
         parts = [part for message in chat.messages for part in message.parts()]
-        files = [await self._file(part.image_url.url) for part in parts if isinstance(part, ImageUrl)]
+        urls = [part.image_url.url for part in parts if isinstance(part, ImageUrl)]
+        contents = [await self._content(url) for url in urls]
+        files = await asyncio.to_thread(lambda: [file_of(content) for content in contents])
         pixels = sum(file.pixels for file in files)
         if pixels > self.limits.pixels:
             raise Refusal(
@@ -97,18 +99,16 @@ class Front:
         pictures = await asyncio.to_thread(_decoded, files)
         return asked(self.host, chat, pictures, pipeline, self.limits.tokens)
 
-    async def _file(self, url: str) -> File:
+    async def _content(self, url: str) -> bytes:
+        """The file that an image_url is, or leads to."""
         if not url[:8].lower().startswith(("http://", "https://")):
-            content = from_data(url, self.limits)
-        elif self.remote:
-            content = await fetch(self._web, url, self.limits)
-        else:
-            raise Refusal(
-                "pictures on the web are not fetched here; send them as data URLs "
-                "(data:image/png;base64,...)",
-                code="invalid_image_url",
-            )
-        return file_of(content)
+            return await asyncio.to_thread(from_data, url, self.limits)
+        if self.remote:
+            return await fetch(self._web, url, self.limits)
+        raise Refusal(
+            "pictures on the web are not fetched here; send them as data URLs (data:image/png;base64,...)",
+            code="invalid_image_url",
+        )
 
 
 def _decoded(files: Sequence[File]) -> list[Picture]:

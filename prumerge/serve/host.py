@@ -48,9 +48,9 @@ class Host:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.thread, _inferring, function, arguments)
 
-    def text(self, messages: Sequence[dict[str, Any]]) -> str:
+    def text(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None = None) -> str:
         """A conversation as the model reads it."""
-        return conversation(self.processor, messages)
+        return conversation(self.processor, messages, tools)
 
     def words(self, tokens: Sequence[int]) -> str:
         """Tokens of an answer as text, for the event loop's thread."""

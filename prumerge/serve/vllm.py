@@ -34,8 +34,8 @@ log = logging.getLogger("prumerge.serve")
 _OURS = {
     "add_generation_prompt", "add_special_tokens", "allowed_token_ids", "cache_salt", "chat_template",
     "chat_template_kwargs", "continue_final_message", "documents", "echo", "image_embeds",
-    "kv_transfer_params", "media_io_kwargs", "mm_processor_kwargs", "priority", "prompt_embeds", "prompt_logprobs",
-    "request_id", "truncate_prompt_tokens", "vllm_xargs",
+    "kv_transfer_params", "media_io_kwargs", "mm_processor_kwargs", "priority", "prompt_embeds",
+    "prompt_logprobs", "request_id", "truncate_prompt_tokens", "vllm_xargs",
 }  # fmt: skip
 
 

@@ -74,6 +74,7 @@ BAD = {
     "messages of another type": {**GOOD, "messages": "hello"},
     "another role": {**GOOD, "messages": [{"role": "king", "content": "x"}]},
     "content of another type": {**GOOD, "messages": [{"role": "user", "content": 3}]},
+    "a system's word last": {**GOOD, "messages": [{"role": "system", "content": "x"}]},
     "an answer last": {**GOOD, "messages": [*GOOD["messages"], {"role": "assistant", "content": "x"}]},
     "text of another type": asks({"type": "text", "text": None}),
     "a part without a type": asks({"text": "x"}),
