@@ -47,7 +47,7 @@ class Decision:
 
     def left(self) -> Left:
         """The same without the picture: what the prompt around it needs to know."""
-        return Left(len(self), self.tokens.patches, self.kept, self.standing, self.sizes())
+        return Left(len(self), self.kept, self.standing, self.sizes())
 
     def features(self) -> Float[Tensor, "T C"]:
         """What is read."""
@@ -71,9 +71,6 @@ class Left:
 
     tokens: int
     """That are left."""
-
-    patches: int
-    """That there were."""
 
     kept: Bool[Tensor, "P"]
     """As a `Decision` has it."""

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from prumerge.serve.encoder import Reduced
+from prumerge.serve.reduced import Reduced
 
 
 def visual(pictures: Sequence[Reduced], kept: float | None = None) -> dict[str, Any]:
-    """Visual tokens before and after reduction; `kept`, where layers of the language model prune as well, is
-    their average over the layers."""
+    """Visual tokens before and after reduction, newlines between them included; `kept`, where layers of the
+    language model prune as well, is their average over the layers."""
     if kept is None:
-        kept = sum(len(one.left) for one in pictures)
+        kept = sum(len(one.left.standing) for one in pictures)
     return {
-        "visual_tokens": sum(one.left.patches for one in pictures),
+        "visual_tokens": sum(one.left.placeholders for one in pictures),
         "visual_tokens_kept": int(kept) if kept == int(kept) else round(kept, 2),
     }
 

@@ -312,7 +312,7 @@ def _length(request: Request, most: int) -> int:
     return length
 
 
-async def _body(request: Request, most: int, seconds: float) -> bytes:
+async def _body(request: Request, most: int, seconds: float) -> bytearray:
     """What is sent, within bounds of size and time. Raises Refusal."""
     body = bytearray()
     try:
@@ -323,7 +323,7 @@ async def _body(request: Request, most: int, seconds: float) -> bytes:
                     raise _too_long(most)
     except TimeoutError:
         raise Refusal(f"the request did not arrive within {seconds:g} s", 408, code="timeout") from None
-    return bytes(body)
+    return body
 
 
 def _too_long(most: int) -> Refusal:

@@ -5,47 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
-from jaxtyping import Float
-from torch import Tensor
-
 from prumerge.errors import PrumergeError
-from prumerge.pipeline.decide import Left
 from prumerge.pipeline.reduce import Pipeline
 from prumerge.serve.asked import Asked
 from prumerge.serve.cache import Cache
 from prumerge.serve.host import Host
 from prumerge.serve.metrics import Metrics
 from prumerge.serve.pictures import Picture
+from prumerge.serve.prompts import is_plain
+from prumerge.serve.reduced import Reduced, Row
 from prumerge.serve.waiting import Waiting
 from prumerge.tokens import VisualTokens
-
-
-@dataclass(frozen=True, eq=False)
-class Reduced:
-    """What is left of one picture, as the language model reads it."""
-
-    left: Left
-    embeddings: Float[Tensor, "T H"] = field(repr=False)
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """The pictures that are decided together: one, or those of a question whose words decide as well."""
-
-    pictures: tuple[Reduced, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Of its embeddings, and what is known of them on the CPU."""
-        held = [
-            tensor
-            for one in self.pictures
-            for tensor in (one.embeddings, one.left.kept, one.left.standing, one.left.patches_each)
-        ]
-        return sum(tensor.nbytes for tensor in held)
 
 
 @dataclass(eq=False)
@@ -100,10 +73,14 @@ class Encoder:
         pipeline = asked.pipeline
         reads = any("text" in part.needs for part in pipeline.method.parts)
         reads = reads or pipeline.options.relevance is not None
+        count = len(asked.pictures)
+        rows: list[tuple[Sequence[Picture], str]]
         if reads or self._family_reads:
-            rows = [(asked.pictures, asked.text)] if asked.pictures else []
+            rows = [(asked.pictures, asked.text)] if count else []
+        elif count > 1 and not self.host.apart:
+            rows = [(asked.pictures, self.host.nothing(count))]
         else:
-            rows = [((one,), self.host.nothing) for one in asked.pictures]
+            rows = [((one,), self.host.nothing()) for one in asked.pictures]
         made = await asyncio.gather(*(self._row(pictures, text, pipeline) for pictures, text in rows))
         return [one for row in made for one in row.pictures]
 
@@ -183,6 +160,12 @@ class Encoder:
             pictures = own[0].pipeline.encode(prompt)
             for picture, row in zip(pictures, prompt.owners(pictures), strict=True):
                 encoded[shown[row].shown].append(picture)
+            plain = is_plain(
+                self.host.processor,
+                prompt,
+                [job.text for job in shown],
+                [[one.placeholders for one in encoded[job.shown]] for job in shown],
+            )
             for method in dict.fromkeys(job.pipeline.method for job in own):
                 alike = [job for job in own if job.pipeline.method == method]
                 pipeline = alike[0].pipeline
@@ -191,7 +174,7 @@ class Encoder:
                 embeddings = pipeline.project(prompt, decisions)
                 made = iter(
                     [
-                        Reduced(decision.left(), own_part.clone())  # a part would keep the batch alive
+                        Reduced(decision.left(), own_part.clone(), plain)  # a part would keep the batch alive
                         for decision, own_part in zip(decisions, embeddings, strict=True)
                     ]
                 )

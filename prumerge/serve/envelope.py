@@ -104,7 +104,7 @@ class Chat(BaseModel):
         return min(wanted, most)
 
 
-def read(raw: bytes, limits: Limits) -> Chat:
+def read(raw: bytes | bytearray, limits: Limits) -> Chat:
     """The request that came; Refusal for what is none, or is larger than the limits."""
     try:
         chat = Chat.model_validate_json(raw)

@@ -64,7 +64,7 @@ class Front:
         await self._web.aclose()
         self.host.close()
 
-    def read(self, raw: bytes) -> Chat:
+    def read(self, raw: bytes | bytearray) -> Chat:
         """A request, checked as far as it can be without its pictures. Raises Refusal."""
         chat = read(raw, self.limits)
         if chat.model != self.name:

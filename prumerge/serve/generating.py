@@ -13,7 +13,7 @@ from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from prumerge.serve.asked import Asked
-from prumerge.serve.encoder import Reduced
+from prumerge.serve.reduced import Reduced
 
 
 class Row:

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import torch
-from PIL.Image import Image
+from PIL import Image
 
+from prumerge.errors import PrumergeError
 from prumerge.loading.prompts import conversation, inputs_of, question_prompt
 from prumerge.models import device_of
 from prumerge.pipeline.prompt import Prompt
@@ -29,8 +30,24 @@ class Host:
         ends = model.generation_config.eos_token_id
         self.ends: frozenset[int] = frozenset(ends if isinstance(ends, list) else [ends] if ends else [])
         """Tokens that end an answer."""
-        self.nothing = question_prompt(processor, "", 1)
-        """A prompt of one picture and no words, to encode it by."""
+        self.apart = self._apart()
+        """Whether a picture has the same tokens, however many others its prompt has."""
+
+    def nothing(self, pictures: int = 1) -> str:
+        """A prompt of pictures without words, to encode them by."""
+        return question_prompt(self.processor, "", pictures)
+
+    def _apart(self) -> bool:
+        wide = Image.new("RGB", (900, 600))
+        token = self.model.config.image_token_id
+        try:
+            one, two = (
+                int((inputs_of(self.processor, [[wide] * n], [self.nothing(n)])["input_ids"] == token).sum())
+                for n in (1, 2)
+            )
+        except PrumergeError:  # a processor of one picture
+            return True
+        return two == 2 * one
 
     @property
     def dtype(self) -> torch.dtype:
@@ -56,7 +73,7 @@ class Host:
         """Tokens of an answer as text, for the event loop's thread."""
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 
-    def prompt(self, pictures: Sequence[Sequence[Image]], texts: Sequence[str]) -> Prompt:
+    def prompt(self, pictures: Sequence[Sequence[Image.Image]], texts: Sequence[str]) -> Prompt:
         """Texts, each with its pictures, as one batch on the model's device."""
         inputs = inputs_of(self.processor, pictures, texts)
         return Prompt.read(self.model, inputs.to(device_of(self.model)))

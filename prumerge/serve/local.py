@@ -20,6 +20,7 @@ from prumerge.serve.envelope import Chat
 from prumerge.serve.generating import Ends, Row, Streamer
 from prumerge.serve.host import Host
 from prumerge.serve.metrics import Metrics
+from prumerge.serve.prompts import prompt_of
 from prumerge.serve.refusal import Refusal
 from prumerge.serve.waiting import Waiting
 from prumerge.serve.words import Words
@@ -136,8 +137,7 @@ class Local:
     def _generate(self, rows: list[Row], loop: asyncio.AbstractEventLoop) -> None:
         """Answer rows of one kind, in the model's thread. Raises PrumergeError before the first token."""
         model, pipeline = self.host.model, rows[0].asked.pipeline
-        images = [[picture.image for picture in row.asked.pictures] for row in rows]
-        prompt = self.host.prompt(images, [row.asked.text for row in rows])
+        prompt = prompt_of(self.host, [row.asked for row in rows], [row.pictures for row in rows])
         pictures = [one for row in rows for one in row.pictures]
         shorter, sizes = dict(prompt.inputs), None
         left = [one.left for one in pictures]

@@ -18,12 +18,14 @@ from prumerge.errors import PrumergeError
 from prumerge.pipeline.reduce import Pipeline
 from prumerge.serve.answers import visual
 from prumerge.serve.asked import Allowed, Asked
-from prumerge.serve.encoder import Encoder, Reduced
+from prumerge.serve.encoder import Encoder
 from prumerge.serve.envelope import Chat
 from prumerge.serve.host import Host
 from prumerge.serve.limits import Limits
 from prumerge.serve.metrics import Metrics
 from prumerge.serve.probe import probe
+from prumerge.serve.prompts import prompt_of
+from prumerge.serve.reduced import Reduced
 from prumerge.serve.refusal import Refusal
 from prumerge.serve.travel import check_travels
 from prumerge.serve.upstream import Failed, Upstream
@@ -149,7 +151,7 @@ class Vllm:
 
     def embedded(self, asked: Asked, pictures: Sequence[Reduced]) -> Float[Tensor, "L H"]:
         """The shortened prompt as the language model reads it, in the model's thread."""
-        prompt = self.host.prompt([[one.image for one in asked.pictures]], [asked.text])
+        prompt = prompt_of(self.host, [asked], [pictures])
         shorter = dict(prompt.inputs)
         if pictures:
             left = [one.left for one in pictures]

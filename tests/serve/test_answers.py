@@ -3,9 +3,14 @@
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
+import openai
 import pytest
-from serving import png, question
+from families import FAMILIES
+from PIL import Image
+from processors import PROCESSORS
+from serving import png, question, serving
 
+from prumerge.errors import PrumergeError
 from prumerge.generate.answer import answer
 from prumerge.tiny import held_out, samples
 
@@ -130,3 +135,37 @@ def test_the_model_is_listed(server):
     (model,) = server.client.models.list().data
     assert model.id == "tiny"
     assert server.client.models.retrieve("tiny").id == "tiny"
+
+
+EVERY = sorted(FAMILIES.keys() & PROCESSORS.keys())
+WORDS = "w5 w7"
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("name", EVERY)
+def test_every_family_is_served_as_the_command_line_answers(name):
+    model, processor = FAMILIES[name].model(), PROCESSORS[name]()
+    images = [Image.effect_noise(size, 90).convert("RGB") for size in ((80, 60), (60, 90))]
+    asked = [(images[:1], "topk:keep=3"), (images, "topk:keep=3"), (images[1:], "none")]
+    expected = []
+    for shown, spec in asked:
+        try:
+            said = answer(model, processor, shown, WORDS, spec, clip=False, max_new_tokens=6)
+            expected.append((said.answer, said.prompt_tokens, said.visual_tokens))
+        except PrumergeError:  # a family of one picture
+            expected.append(None)
+    with serving(model, processor, reducer="topk:keep=3") as found, ThreadPoolExecutor(3) as pool:
+
+        def ask(row):
+            try:
+                text, usage = content(
+                    found.client,
+                    [question(WORDS, *map(png, row[0]))],
+                    max_tokens=6,
+                    extra_body={"reducer": row[1]} if row[1] == "none" else {},
+                )
+            except openai.BadRequestError:
+                return None
+            return text, usage.prompt_tokens, usage.prompt_tokens_details.visual_tokens_kept
+
+        assert list(pool.map(ask, asked)) == expected

@@ -8,22 +8,29 @@ from types import SimpleNamespace
 
 import httpx2
 import pytest
+import torch
+from families import FAMILIES
 from hypothesis import given
 from hypothesis import strategies as some
 from PIL import Image
+from processors import PROCESSORS
 from serving import data_url, png, running
 from starlette.applications import Starlette
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from prumerge.errors import PrumergeError
+from prumerge.loading.prompts import question_prompt
 from prumerge.pipeline.options import Options
+from prumerge.pipeline.reduce import Pipeline
 from prumerge.serve import remote
 from prumerge.serve.asked import Allowed
 from prumerge.serve.cache import Cache
 from prumerge.serve.envelope import Chat, Message
+from prumerge.serve.host import Host
 from prumerge.serve.limits import Budget, Limits
 from prumerge.serve.pictures import file_of, from_data
+from prumerge.serve.prompts import is_plain, written
 from prumerge.serve.refusal import Refusal
 from prumerge.serve.waiting import Waiting
 from prumerge.serve.words import Words
@@ -289,12 +296,33 @@ def test_a_method_that_there_is_none_of_cannot_be_allowed():
 
 
 def test_the_thread_of_a_model_is_one(tiny):
-    from prumerge.serve.host import Host
-
     host = Host(*tiny)
 
     async def work():
         return await asyncio.gather(*(host.run(threading.get_ident) for _ in range(4)))
 
     assert len({*asyncio.run(work()), threading.get_ident()}) == 2
+    host.close()
+
+
+# prompts that the tokenizer writes alone
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("name", sorted(FAMILIES.keys() & PROCESSORS.keys()))
+def test_a_prompt_is_written_without_its_pictures_only_where_that_is_the_same(name):
+    model, processor = FAMILIES[name].model(), PROCESSORS[name]()
+    host = Host(model, processor)
+    image = Image.effect_noise((60, 80), 90).convert("RGB")
+    with torch.no_grad():
+        prompt = host.prompt([[image]], [host.nothing()])
+        count = Pipeline("none").encode(prompt)[0].placeholders
+        plain = is_plain(processor, prompt, [host.nothing()], [[count]])
+    assert plain or name not in ("Llava", "VipLlava")
+    if plain:
+        several = 2 if host.apart else 1
+        texts = [question_prompt(processor, words, n) for words, n in (("w5", several), ("w7 w9", 1))]
+        expected = host.prompt([[image] * several, [image]], texts).inputs
+        found = written(processor, texts, [[count] * several, [count]])
+        assert all(torch.equal(found[key], expected[key]) for key in ("input_ids", "attention_mask"))
     host.close()
