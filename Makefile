@@ -38,6 +38,7 @@ bench: .venv/installed-dev  ## measure again what benchmarks/results holds
 	$(BIN)/python benchmarks/llava_7b_shape.py
 	$(BIN)/python benchmarks/splicing.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/serving.py
 
 clean:
 	rm -rf .venv .venv-lmms demo
@@ -48,7 +49,7 @@ clean:
 # torch first: the other packages then find the pinned build and bring no other.
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[plot,evaluate,train]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[plot,evaluate,serve,train]'
 	touch $@
 
 # lmms-eval wants an older av, and brings a torchvision that does not go with CPU builds of torch.

@@ -34,6 +34,8 @@ COMMANDS = (
     "lmms_eval",
     "lmms_task",
     "train",
+    "serve",
+    "export_lm",
     "roofline",
 )
 """Files of this folder, in the order of the help; a file holds a function of its name, and perhaps SETTINGS
