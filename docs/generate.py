@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from choosing_table import choosing
 from PIL import Image
 from real_tower_tables import real_tower_counts, real_tower_layers, real_tower_outliers
 from roofline_tables import (
@@ -41,7 +42,7 @@ from prumerge.evaluate.tasks import task
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("methods", "results", "families", "roofline")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("methods", "results", "families", "roofline", "choosing")),
 ]
 
 
@@ -321,6 +322,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         speed,
         selection,
         differences,
+        choosing,
         real_tower_outliers,
         real_tower_layers,
         real_tower_counts,
