@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-lmms coverage check docs bench clean
+.PHONY: demo test test-lmms coverage check docs site paper compat dist smoke bench clean
 
 demo: .venv/installed  ## answer questions about sample pictures with and without token reduction
 	$(BIN)/prumerge demo
@@ -26,6 +26,30 @@ check: .venv/installed-dev  ## style, types, who imports whom, and that generate
 docs: .venv/installed-dev  ## write the generated parts of the documents anew
 	$(BIN)/python docs/generate.py
 
+site: .venv/installed-docs  ## the documents as pages in build/site; warnings are errors, links are checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	$(BIN)/python docs/check_links.py build/site
+
+paper: .venv/installed-dev  ## every table and chart of docs/results.md and the README anew: hours, see docs/reproduce.md
+	$(BIN)/python benchmarks/paper_tables.py
+	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/embedded.py
+	$(BIN)/python benchmarks/methods.py
+	$(BIN)/python docs/draw_steps.py
+	$(BIN)/python docs/generate.py
+
+dist: .venv/bin/python  ## wheel and source archive in dist/, and what is in the wheel checked
+	$(BIN)/pip install --quiet --disable-pip-version-check build
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python .ci/check_wheel.py dist
+
+smoke: dist  ## the wheel in an environment of its own outside of the repository, and asked there
+	.ci/smoke $(PYTHON)
+
+compat:  ## a part of the tests with the lowest versions that pyproject.toml names
+	$(PYTHON) .ci/compat.py
+
 bench: .venv/installed-dev  ## measure again what benchmarks/results holds
 	$(BIN)/python benchmarks/reduction.py
 	$(BIN)/python benchmarks/encoder.py
@@ -41,7 +65,7 @@ bench: .venv/installed-dev  ## measure again what benchmarks/results holds
 	$(BIN)/python benchmarks/serving.py
 
 clean:
-	rm -rf .venv .venv-lmms demo
+	rm -rf .venv .venv-lmms demo dist build
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -64,4 +88,8 @@ clean:
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	touch $@

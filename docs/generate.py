@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from choosing_table import choosing
 from handed_in_tables import handed_in
 from PIL import Image
 from real_tower_tables import real_tower_counts, real_tower_layers, real_tower_outliers
@@ -43,7 +44,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "results" / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("methods", "results", "families", "roofline")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("methods", "results", "families", "roofline", "choosing")),
 ]
 
 
@@ -342,6 +343,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         selection,
         medoids_cost,
         differences,
+        choosing,
         real_tower_outliers,
         real_tower_layers,
         real_tower_counts,
