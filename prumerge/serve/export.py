@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -94,8 +95,6 @@ def export_whole(model: Any, processor: Any, folder: Path) -> None:
         rename(path, lambda name: _TOWER.sub(r"\1vision_model.", name))
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        import json
-
         held = json.loads(index.read_text())
         held["weight_map"] = {
             _TOWER.sub(r"\1vision_model.", name): file for name, file in held["weight_map"].items()

@@ -33,10 +33,16 @@ def exported(untrained, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def engine(exported):
-    """An engine that answers as vLLM does, at `engine.url`."""
+@pytest.fixture(scope="module")
+def running_engine(exported):
     found = Engine(exported)
     with running(found.app) as url:
         found.url = url
         yield found
+
+
+@pytest.fixture
+def engine(running_engine):
+    """An engine that answers as vLLM does, at `engine.url`; nothing was asked of it yet."""
+    running_engine.forget()
+    return running_engine

@@ -1,14 +1,14 @@
 """What is served is what `prumerge answer` says, however many ask at once."""
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-import openai
 import pytest
 from families import FAMILIES
 from PIL import Image
 from processors import PROCESSORS
-from serving import png, question, serving
+from serving import answered, png, question
 
 from prumerge.errors import PrumergeError
 from prumerge.generate.answer import answer
@@ -154,18 +154,21 @@ def test_every_family_is_served_as_the_command_line_answers(name):
             expected.append((said.answer, said.prompt_tokens, said.visual_tokens))
         except PrumergeError:  # a family of one picture
             expected.append(None)
-    with serving(model, processor, reducer="topk:keep=3") as found, ThreadPoolExecutor(3) as pool:
-
-        def ask(row):
-            try:
-                text, usage = content(
-                    found.client,
-                    [question(WORDS, *map(png, row[0]))],
-                    max_tokens=6,
-                    extra_body={"reducer": row[1]} if row[1] == "none" else {},
-                )
-            except openai.BadRequestError:
-                return None
-            return text, usage.prompt_tokens, usage.prompt_tokens_details.visual_tokens_kept
-
-        assert list(pool.map(ask, asked)) == expected
+    bodies = [
+        {
+            "model": "tiny",
+            "messages": [question(WORDS, *map(png, shown))],
+            "max_tokens": 6,
+            **({"reducer": spec} if spec == "none" else {}),
+        }
+        for shown, spec in asked
+    ]
+    for found, wanted in zip(
+        asyncio.run(answered(model, processor, bodies, reducer="topk:keep=3")), expected, strict=True
+    ):
+        if wanted is None:
+            assert isinstance(found, PrumergeError)
+            continue
+        usage = found["usage"]
+        text = found["choices"][0]["message"]["content"]
+        assert wanted == (text, usage["prompt_tokens"], usage["prompt_tokens_details"]["visual_tokens_kept"])

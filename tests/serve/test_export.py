@@ -13,7 +13,7 @@ import prumerge
 from prumerge.errors import PrumergeError
 from prumerge.loading.prompts import question_prompt
 from prumerge.models import family_of
-from prumerge.serve.export import chat_template, export_language_model
+from prumerge.serve.export import chat_template, export_language_model, export_whole
 
 
 def test_the_language_model_alone_says_the_same(run, tmp_path, tiny):
@@ -78,6 +78,20 @@ def test_the_whole_model_has_the_names_of_the_hub_and_still_loads(run, tmp_path,
     again, _ = prumerge.load(tmp_path / "whole")
     for own, other in zip(tiny[0].state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(own, other.to(own))
+
+
+def test_names_are_those_of_the_hub_in_shards_too(tmp_path, tiny):
+    model, processor = tiny
+    real = model.save_pretrained
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "save_pretrained", lambda folder: real(folder, max_shard_size="10MB"))
+        export_whole(model, processor, tmp_path)
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]
+    assert len(set(index.values())) > 1
+    for name, file in index.items():
+        assert name in load_file(tmp_path / file)
+    assert any(name.startswith("vision_tower.vision_model.") for name in index)
+    prumerge.load(tmp_path)
 
 
 def test_a_folder_with_files_is_not_written_to(run, tmp_path):

@@ -6,12 +6,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from types import SimpleNamespace
 
 import httpx2
 import openai
 import pytest
 from PIL import Image
-from serving import png, question, running, serving, until
+from serving import HTTP, ask_http, png, question, running, serving, until
 
 from prumerge.serve.app import make_app
 from prumerge.serve.build import Settings, build
@@ -38,7 +39,7 @@ def slow(host):
 
 def leave(server, request, seconds=0.3):
     with pytest.raises(httpx2.TimeoutException):
-        httpx2.post(f"{server.url}/v1/chat/completions", json=request, timeout=seconds)
+        ask_http(server, request, timeout=seconds)
 
 
 def idle(server):
@@ -89,7 +90,7 @@ def test_an_answer_ends_when_its_client_leaves(server, stream, monkeypatch):
     server.client.chat.completions.create(**{**request, "max_tokens": 1, "stream": False})
     since = time.monotonic()
     if stream:
-        with httpx2.stream("POST", f"{server.url}/v1/chat/completions", json=request) as response:
+        with HTTP.stream("POST", f"{server.url}/v1/chat/completions", json=request) as response:
             next(response.iter_lines())
     else:
         leave(server, request, 0.2)
@@ -103,9 +104,7 @@ def test_whoever_leaves_does_not_take_the_picture_from_others(server):
         try:
             leaving = pool.submit(leave, server, body(file))  # asks first
             time.sleep(0.1)
-            staying = ThreadPoolExecutor(1).submit(
-                httpx2.post, f"{server.url}/v1/chat/completions", json=body(file, max_tokens=2), timeout=10
-            )
+            staying = ThreadPoolExecutor(1).submit(ask_http, server, body(file, max_tokens=2))
             leaving.result()
         finally:
             going.set()
@@ -117,11 +116,28 @@ def test_one_that_cannot_be_answered_does_not_fail_the_others(server):
     going = slow(server.front.host)
     requests = [body(picture(), max_tokens=2, **more) for more in ({}, {"keep": 10_000}, {})]
     with ThreadPoolExecutor(3) as pool:
-        found = [
-            pool.submit(httpx2.post, f"{server.url}/v1/chat/completions", json=one, timeout=10)
-            for one in requests
-        ]
+        found = [pool.submit(ask_http, server, one) for one in requests]
         time.sleep(0.1)
+        going.set()
+        assert [one.result().status_code for one in found] == [200, 400, 200]
+
+
+def test_a_prompt_that_is_too_long_does_not_fail_those_in_its_batch(untrained):
+    with (
+        serving(*untrained, seconds=0.1, limits=Limits(characters=10**6)) as server,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        texts = ["is there a star?", "the star " * 5000, "is there a sign?"]
+        going = slow(server.front.host)
+        found = [
+            pool.submit(
+                ask_http,
+                server,
+                {"model": "tiny", "messages": [{"role": "user", "content": text}], "max_tokens": 2},
+            )
+            for text in texts
+        ]
+        until(lambda: server.front.held == 3)
         going.set()
         assert [one.result().status_code for one in found] == [200, 400, 200]
 
@@ -142,9 +158,7 @@ def test_a_server_that_is_told_to_end_answers_what_it_holds(untrained):
     front = build(untrained[0], untrained[1], Settings(name="tiny"))
     with running(make_app(front)) as url, ThreadPoolExecutor(1) as pool:
         going = slow(front.host)
-        held = pool.submit(
-            httpx2.post, f"{url}/v1/chat/completions", json=body(picture(), max_tokens=2), timeout=10
-        )
+        held = pool.submit(ask_http, SimpleNamespace(url=url), body(picture(), max_tokens=2))
         until(lambda: front.held == 1)
         threading.Timer(0.3, going.set).start()
         # The server is told to end when this block is left.
@@ -162,7 +176,7 @@ def test_an_error_after_the_first_word_is_an_event(server, monkeypatch):
             raise Refusal("the engine was lost", 502)
 
     monkeypatch.setattr(server.front.engine, "stream", broken)
-    found = httpx2.post(f"{server.url}/v1/chat/completions", json=body(picture(), stream=True), timeout=10)
+    found = ask_http(server, body(picture(), stream=True))
     events = [json.loads(line[6:]) for line in found.text.splitlines() if line.startswith("data: ")]
     assert found.status_code == 200
     assert events[-1]["error"]["message"] == "the engine was lost"

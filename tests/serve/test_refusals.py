@@ -7,11 +7,10 @@ import struct
 import zlib
 from typing import Any
 
-import httpx2
 import openai
 import pytest
 from PIL import Image
-from serving import KEY, data_url, png, question, serving, until
+from serving import HTTP, KEY, data_url, png, question, serving, until
 
 from prumerge.serve.limits import MIB, Limits
 
@@ -35,7 +34,7 @@ def small_server(untrained):
 
 
 def post(server, content, **headers):
-    return httpx2.post(f"{server.url}/v1/chat/completions", content=content, headers=headers, timeout=20)
+    return HTTP.post(f"{server.url}/v1/chat/completions", content=content, headers=headers)
 
 
 def sent(body):
@@ -181,11 +180,11 @@ def test_a_request_that_does_not_arrive_is_not_waited_for(small_server):
 
 def test_a_key_is_asked_for(untrained):
     with serving(*untrained, key=KEY) as server:
-        wrong = httpx2.get(f"{server.url}/v1/models", headers={"Authorization": "Bearer no"})
+        wrong = HTTP.get(f"{server.url}/v1/models", headers={"Authorization": "Bearer no"})
         assert "API key" in refused(wrong, 401)
         refused(post(server, json.dumps(GOOD).encode()), 401)
         assert server.client.models.list().data
-        assert httpx2.get(f"{server.url}/health").status_code == 200
+        assert HTTP.get(f"{server.url}/health").status_code == 200
 
 
 def test_one_more_than_can_be_held_is_told_to_come_again(untrained):
@@ -204,9 +203,9 @@ def test_what_is_held_at_once_is_bounded(untrained, limits):
 
 
 def test_paths_that_there_are_none_are_refused_in_the_same_form(small_server):
-    refused(httpx2.get(f"{small_server.url}/v1/magic"), 404)
-    refused(httpx2.get(f"{small_server.url}/v1/chat/completions"), 405)
-    refused(httpx2.get(f"{small_server.url}/v1/models/gpt"), 404)
+    refused(HTTP.get(f"{small_server.url}/v1/magic"), 404)
+    refused(HTTP.get(f"{small_server.url}/v1/chat/completions"), 405)
+    refused(HTTP.get(f"{small_server.url}/v1/models/gpt"), 404)
 
 
 def test_a_fault_in_code_is_not_explained_to_clients(small_server, monkeypatch, caplog):
@@ -233,7 +232,7 @@ def test_the_log_has_nothing_of_what_was_asked_or_answered(small_server, caplog)
 
 def test_what_was_done_is_counted(small_server):
     small_server.client.chat.completions.create(**GOOD)
-    text = httpx2.get(f"{small_server.url}/metrics").text
+    text = HTTP.get(f"{small_server.url}/metrics").text
     assert 'prumerge_requests_total{status="200"}' in text
     assert 'prumerge_visual_tokens_total{which="before"}' in text
-    assert httpx2.get(f"{small_server.url}/ready").status_code == 200
+    assert HTTP.get(f"{small_server.url}/ready").status_code == 200

@@ -10,7 +10,7 @@ import pytest
 from families import FAMILIES
 from PIL import Image
 from processors import PROCESSORS
-from serving import Engine, png, question, running, serving, until
+from serving import HTTP, Engine, ask_http, png, question, running, serving, until
 
 import prumerge
 from prumerge.errors import PrumergeError
@@ -24,12 +24,17 @@ from prumerge.tiny import samples
 FILES = [png(Image.effect_noise((50, 40), number).convert("RGB")) for number in (10, 90)]
 
 
-@pytest.fixture
-def fronted(small, engine, monkeypatch):
-    monkeypatch.setattr(upstream, "PAUSE", 0)
-    with serving(*prumerge.load(small), engine=engine.url, reducers=["pool", "fastv"]) as server:
-        engine.bodies.clear()
+@pytest.fixture(scope="module")
+def started(small, running_engine):
+    with serving(*prumerge.load(small), engine=running_engine.url, reducers=["pool", "fastv"]) as server:
         yield server
+
+
+@pytest.fixture
+def fronted(started, engine, monkeypatch):
+    """A front of the engine."""
+    monkeypatch.setattr(upstream, "PAUSE", 0)
+    return started
 
 
 def ask(server, *, stream=False, files=FILES[:1], text="is there a star?", **more):
@@ -88,14 +93,14 @@ def test_what_the_front_does_not_know_goes_on(fronted, engine):
     assert (sent["repetition_penalty"], sent["model"], sent["temperature"]) == (1.1, "the-lm", 0)
 
 
-def test_an_answer_is_no_longer_than_fits(fronted, engine):
+def test_an_answer_is_no_longer_than_fits(fronted, engine, monkeypatch):
     counted = fronted.client.chat.completions.create(
         model="tiny", messages=[question("is there a star?", FILES[0])], max_tokens=2
     ).usage
-    fronted.front.engine.context = counted.prompt_tokens + 3
+    monkeypatch.setattr(fronted.front.engine, "context", counted.prompt_tokens + 3)
     ask(fronted, max_tokens=10**6)
     assert engine.bodies[-1]["max_tokens"] == 3
-    fronted.front.engine.context = counted.prompt_tokens
+    monkeypatch.setattr(fronted.front.engine, "context", counted.prompt_tokens)
     with pytest.raises(openai.BadRequestError, match="send less"):
         ask(fronted)
 
@@ -103,10 +108,11 @@ def test_an_answer_is_no_longer_than_fits(fronted, engine):
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("faults", [["status"], ["status", "event"], ["event"]])
 def test_it_is_sent_again_while_no_token_came(fronted, engine, faults, stream):
-    said = ask(fronted, stream=stream)
+    said, retries = ask(fronted, stream=stream), fronted.front.metrics.retries._value
+    before = retries.get()
     engine.faults = [fault if stream else "status" for fault in faults]
     assert ask(fronted, stream=stream) == said
-    assert fronted.front.metrics.retries._value.get() == len(faults)
+    assert retries.get() == before + len(faults)
 
 
 def test_it_is_sent_three_times_at_most(fronted, engine):
@@ -137,7 +143,7 @@ def test_a_client_that_leaves_is_left_upstream(fronted, engine, stream):
     engine.faults = ["slow"]
     request = {"model": "tiny", "messages": [question("what?", FILES[0])], "stream": stream}
     with pytest.raises(httpx2.TimeoutException):
-        httpx2.post(f"{fronted.url}/v1/chat/completions", json=request, timeout=0.5)
+        ask_http(fronted, request, timeout=0.4)
     until(lambda: engine.aborted == 1, 2)
     assert engine.running == 0
 
@@ -157,9 +163,9 @@ def test_it_is_ready_while_the_engine_is(small, exported):
     with ExitStack() as stack:
         with running(Engine(exported).app) as url:
             server = stack.enter_context(serving(*prumerge.load(small), engine=url))
-            assert httpx2.get(f"{server.url}/ready").status_code == 200
-        assert httpx2.get(f"{server.url}/ready").status_code == 503
-        assert httpx2.get(f"{server.url}/health").status_code == 200
+            assert HTTP.get(f"{server.url}/ready").status_code == 200
+        assert HTTP.get(f"{server.url}/ready").status_code == 503
+        assert HTTP.get(f"{server.url}/health").status_code == 200
 
 
 # what is looked at before it starts

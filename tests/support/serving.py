@@ -6,10 +6,11 @@ import io
 import json
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import httpx2
 import torch
 import uvicorn
 from openai import OpenAI
@@ -50,6 +51,31 @@ def serving(model, processor, **settings):
         yield SimpleNamespace(url=url, front=front, client=client)
 
 
+# Each client of its own would read all of the world's certificates first.
+HTTP = httpx2.Client(timeout=20, trust_env=False, limits=httpx2.Limits(max_keepalive_connections=0))
+
+
+def ask_http(server, body, **options):
+    """A question by plain HTTP."""
+    return HTTP.post(f"{server.url}/v1/chat/completions", json=body, **options)
+
+
+async def answered(model, processor, bodies, **settings):
+    """What a server of a model answers to requests that come at once, without HTTP, or why it does not."""
+    front = build(model, processor, Settings(**{"name": "tiny", **settings}))
+
+    async def one(body):
+        with ExitStack() as held:
+            chat = front.read(json.dumps(body).encode())
+            return await front.engine.whole(await front.asked(chat, held))
+
+    await front.start()
+    try:
+        return await asyncio.gather(*map(one, bodies), return_exceptions=True)
+    finally:
+        await front.stop()
+
+
 def until(holds, seconds=10.0):
     """Wait until something holds."""
     end = time.monotonic() + seconds
@@ -81,16 +107,20 @@ class Engine:
         self.model = AutoModelForCausalLM.from_pretrained(folder)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.context, self.url = context, ""
-        self.bodies: list[Any] = []
-        self.aborted = self.running = 0
-        self.faults: list[str] = []
-        """What goes wrong with the next requests: "status", "event", "cut", "slow"."""
+        self.forget()
         routes = [
             Route("/v1/models", self._models),
             Route("/health", lambda _: Response()),
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
         ]
         self.app = Starlette(routes=routes)
+
+    def forget(self):
+        """Begin anew."""
+        self.bodies: list[Any] = []
+        self.aborted = self.running = 0
+        self.faults: list[str] = []
+        """What goes wrong with the next requests: "status", "refusal", "event", "cut", "slow"."""
 
     async def _models(self, _):
         return JSONResponse({"data": [{"id": "the-lm", "max_model_len": self.context}]})
