@@ -20,7 +20,7 @@ def export_lm(
     ] = False,
     as_json: shared.JsonOption = False,
 ) -> None:
-    """Write the language model alone, for `prumerge serve --engine`."""
+    """Write the language model alone, for an engine."""
     check_folder(folder)
     if folder.is_dir() and any(folder.iterdir()):
         raise PrumergeError(f"the folder {str(folder)!r} holds files; name a new one")
