@@ -32,7 +32,7 @@ TESTS = [
     "tests/generate/test_answer.py",
     "tests/cli/test_output.py",
 ]
-NEWER = ("VipLlava", "InternVL", "VideoLlava", "Idefics2", "Idefics3", "SmolVLM")
+NEWER = ("VipLlava", "InternVL", "VideoLlava", "video_llava", "Idefics2", "Idefics3", "SmolVLM")
 """Families that need a newer Transformers, as their files say (`Family.since`)."""
 TOOLS = ["pytest>=8.3", "pytest-timeout", "pytest-xdist", "hypothesis", "beartype"]
 
