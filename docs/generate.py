@@ -168,6 +168,23 @@ def video() -> str:
     return _sentence_and_table("video")
 
 
+def easy_vqa() -> str:
+    """easy-VQA's test split: what is right, and what stays the untouched model's answer."""
+    result = _result("easy_vqa")
+    methods = sorted(result["methods"], key=lambda row: -row["accuracy"])
+    lines = [
+        "| method | % right | against none | same answer % | nats |",
+        "|---|---:|---|---:|---:|",
+    ]
+    for row in methods:
+        gap = _gap(row["against_none"]) if row["against_none"] else ""
+        near = row["faithful"]
+        same, nats = (f"{near['same']:.1f}", f"{near['nats']:.3f}") if near else ("", "")
+        lines.append(f"| {row['method']} | {row['accuracy']:.1f} | {gap} | {same} | {nats} |")
+    head = f"{methods[0]['questions']} questions, {result['date']}."
+    return "\n".join([head, "", *lines, "", _gaps(result["rivals"])])
+
+
 def _sentence_and_table(name: str) -> str:
     result = _result(name)
     head = f"{result['questions']} questions in each, {result['date']}."
@@ -326,6 +343,7 @@ PICTURES = {"methods.png": "every_method"}
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
     for block in (
+        easy_vqa,
         handed_in,
         methods,
         options,

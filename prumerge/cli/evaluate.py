@@ -124,9 +124,6 @@ def evaluate(
         relevance = None
         if relevance_model is not None:
             relevance = shared.ClipRelevance(relevance_model, list(map(make, plan.methods)), loaded.device)
-    if "pictures" in plan.tasks:
-        with status("looking at the checkpoint"):
-            _look(folder, loaded, processor, plan, options, model)
     settings = plan.settings(model, loaded, options)
     if relevance_model is not None:
         settings["relevance"] = relevance_model
@@ -134,6 +131,9 @@ def evaluate(
     log = Log(file_of(folder, processes.file), settings, together=True)
     if log.repaired:
         note("an unfinished last answer was cut off, it is asked again")
+    if "pictures" in plan.tasks and processes.rank == 0:
+        with status("looking at the checkpoint"):
+            _look(folder, loaded, processor, plan, options, model)
     bar = progress("answering", made=lambda: len(log.records))
     try:
         with bar if processes.rank == 0 else nullcontext(_unseen) as track:
@@ -149,13 +149,13 @@ def evaluate(
 
 
 def _look(folder: Path, model: Any, processor: Any, plan: Plan, options: Options, name: str) -> None:
-    """Write what a look at the checkpoint shows to self-check.json, and leave it there if it is the same."""
+    """Write what a look at the checkpoint shows to self-check.json."""
     from dataclasses import asdict
 
-    from prumerge.evaluate.selfcheck import described, self_check
+    from prumerge.evaluate.selfcheck import PICTURES, described, self_check
 
     shown = [showing for showing in plan.showings if showing[1][0].task == "pictures"]
-    images = [opens()[0] for opens, _ in shown[:8]]
+    images = [opens()[0] for opens, _ in shown[:PICTURES]]
     found = self_check(model, processor, images, shown[0][1][0].text, options)
     with written(folder / "self-check.json") as draft:
         about = {"model": name, **described(model), "check": asdict(found)}

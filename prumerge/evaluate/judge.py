@@ -40,8 +40,7 @@ where pred is yes or no, and score is a whole number from 0 (nothing in common) 
 
 AT_ONCE = 8
 """Requests that wait for the server together, at most."""
-LONGEST = 2048
-"""Tokens of a reply, at most: some judges think aloud first."""
+SAMPLING = {"temperature": 0, "max_tokens": 2048}  # tokens at most: some judges think aloud first
 _BUSY, _AWAY = 6, 3  # requests, to a server that is busy and to one that cannot be reached
 _PATIENCE = 120  # seconds
 _PASSING = (408, 409, 425, 429, 500, 502, 503, 504)  # that a server says of itself for a while
@@ -91,8 +90,7 @@ class Judge:
         return {
             "judge": self.model,
             "seed": self.seed,
-            "temperature": 0,
-            "max_tokens": LONGEST,
+            **SAMPLING,
             "system": SYSTEM,
             "prompt": PROMPT,
         }
@@ -107,8 +105,7 @@ class Judge:
         body = {
             "model": self.model,
             "seed": self.seed,
-            "temperature": 0,
-            "max_tokens": LONGEST,
+            **SAMPLING,
             "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": told}],
         }
         answer = self._request("/chat/completions", body)

@@ -45,11 +45,11 @@ def build(model: Any, processor: Any, settings: Settings) -> Front:
     """A server of a loaded model; raises PrumergeError for methods that there are none of."""
     allowed = Allowed.of(settings.reducer, settings.reducers, settings.options)
     host, metrics = Host(model, processor), Metrics()
-    together = {"batch": settings.batch, "seconds": settings.seconds}
-    encoder = Encoder(host, metrics, cache=settings.cache, **together)  # type: ignore[arg-type]
+    batch, seconds = settings.batch, settings.seconds
+    encoder = Encoder(host, metrics, cache=settings.cache, batch=batch, seconds=seconds)
     engine: Engine
     if settings.engine is None:
-        engine = Local(host, encoder, metrics, **together)  # type: ignore[arg-type]
+        engine = Local(host, encoder, metrics, batch=batch, seconds=seconds)
     else:
         from prumerge.serve.vllm import Vllm
 

@@ -14,6 +14,7 @@ from prumerge.evaluate.scoring import accuracy, exact, holds, token_f1
 from prumerge.evaluate.tasks._layouts import Asked, Layout, beside, reader
 from prumerge.evaluate.tasks._prompts import SHORT
 from prumerge.evaluate.tasks._rows import File, Row, json_lines, parquet, read_json, rows_of
+from prumerge.evaluate.tasks._scores import mean_score
 from prumerge.evaluate.tasks._task import Question, Scored, Task
 from prumerge.loading.clips import FRAMES, VIDEOS
 
@@ -66,10 +67,6 @@ def score(question: Question, prediction: str) -> float:
     return holds(prediction, question.gold[0])
 
 
-def summary(records: Sequence[Scored]) -> float:
-    return accuracy(record.score for record in records)
-
-
 def details(records: Sequence[Scored]) -> dict[str, float]:
     pairs = [(record.prediction, record.gold[0]) for record in records]
     return {
@@ -102,7 +99,7 @@ def open_question(task: str, mirrors: str, folder: str) -> Task:
             options={"short": ("no", "yes")},
         ),
         score=score,
-        summary=summary,
+        summary=mean_score,
         details=details,
         data=f"Video-LLaVA's GPT_Zero_Shot_QA/{folder}, or such rows in test.jsonl or a table beside videos",
         options={
