@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test coverage check docs bench clean
+.PHONY: demo test test-lmms coverage check docs site paper compat dist smoke bench clean
 
 demo: .venv/installed  ## answer questions about sample pictures with and without token reduction
 	$(BIN)/prumerge demo
 
 test: .venv/installed-dev  ## the test suite
 	$(BIN)/pytest -n auto --dist loadfile
+
+test-lmms: .venv-lmms/installed  ## the tests that need lmms-eval, in an environment of its own
+	.venv-lmms/bin/pytest -m lmms tests/lmms_eval
 
 coverage: .venv/installed-dev  ## the same, and how much of the package it runs: not less than pyproject.toml asks for
 	$(BIN)/pytest -n auto --dist loadfile --cov
@@ -23,6 +26,30 @@ check: .venv/installed-dev  ## style, types, who imports whom, and that generate
 docs: .venv/installed-dev  ## write the generated parts of the documents anew
 	$(BIN)/python docs/generate.py
 
+site: .venv/installed-docs  ## the documents as pages in build/site; warnings are errors, links are checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	$(BIN)/python docs/check_links.py build/site
+
+paper: .venv/installed-dev  ## every table and chart of docs/results.md and the README anew: hours, see docs/reproduce.md
+	$(BIN)/python benchmarks/paper_tables.py
+	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/embedded.py
+	$(BIN)/python benchmarks/methods.py
+	$(BIN)/python docs/draw_steps.py
+	$(BIN)/python docs/generate.py
+
+dist: .venv/bin/python  ## wheel and source archive in dist/, and what is in the wheel checked
+	$(BIN)/pip install --quiet --disable-pip-version-check build
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python .ci/check_wheel.py dist
+
+smoke: dist  ## the wheel in an environment of its own outside of the repository, and asked there
+	.ci/smoke $(PYTHON)
+
+compat:  ## a part of the tests with the lowest versions that pyproject.toml names
+	$(PYTHON) .ci/compat.py
+
 bench: .venv/installed-dev  ## measure again what benchmarks/results holds
 	$(BIN)/python benchmarks/reduction.py
 	$(BIN)/python benchmarks/encoder.py
@@ -35,9 +62,10 @@ bench: .venv/installed-dev  ## measure again what benchmarks/results holds
 	$(BIN)/python benchmarks/llava_7b_shape.py
 	$(BIN)/python benchmarks/splicing.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/serving.py
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .venv-lmms demo dist build
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -45,9 +73,23 @@ clean:
 # torch first: the other packages then find the pinned build and bring no other.
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[plot,evaluate,train]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[plot,evaluate,serve,train]'
+	touch $@
+
+# lmms-eval wants an older av, and brings a torchvision that does not go with CPU builds of torch.
+.venv-lmms/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-lmms
+	grep -v '^av==' constraints.txt > .venv-lmms/constraints.txt
+	.venv-lmms/bin/pip install --quiet --disable-pip-version-check --constraint .venv-lmms/constraints.txt torch
+	.venv-lmms/bin/pip install --quiet --no-compile --disable-pip-version-check --constraint .venv-lmms/constraints.txt \
+		--editable '.[lmms-eval,evaluate]' pytest pytest-timeout beartype hypothesis
+	.venv-lmms/bin/pip uninstall --quiet --yes torchvision
 	touch $@
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	touch $@

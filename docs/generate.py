@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from choosing_table import choosing
 from handed_in_tables import handed_in
 from PIL import Image
 from real_tower_tables import real_tower_counts, real_tower_layers, real_tower_outliers
@@ -43,7 +44,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "results" / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("methods", "results", "families", "roofline")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("methods", "results", "families", "roofline", "choosing")),
 ]
 
 
@@ -165,6 +166,23 @@ def unseen() -> str:
 def video() -> str:
     """Clips of eight frames."""
     return _sentence_and_table("video")
+
+
+def easy_vqa() -> str:
+    """easy-VQA's test split: what is right, and what stays the untouched model's answer."""
+    result = _result("easy_vqa")
+    methods = sorted(result["methods"], key=lambda row: -row["accuracy"])
+    lines = [
+        "| method | % right | against none | same answer % | nats |",
+        "|---|---:|---|---:|---:|",
+    ]
+    for row in methods:
+        gap = _gap(row["against_none"]) if row["against_none"] else ""
+        near = row["faithful"]
+        same, nats = (f"{near['same']:.1f}", f"{near['nats']:.3f}") if near else ("", "")
+        lines.append(f"| {row['method']} | {row['accuracy']:.1f} | {gap} | {same} | {nats} |")
+    head = f"{methods[0]['questions']} questions, {result['date']}."
+    return "\n".join([head, "", *lines, "", _gaps(result["rivals"])])
 
 
 def _sentence_and_table(name: str) -> str:
@@ -325,6 +343,7 @@ PICTURES = {"methods.png": "every_method"}
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
     for block in (
+        easy_vqa,
         handed_in,
         methods,
         options,
@@ -342,6 +361,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         selection,
         medoids_cost,
         differences,
+        choosing,
         real_tower_outliers,
         real_tower_layers,
         real_tower_counts,

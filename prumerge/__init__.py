@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from prumerge.spec import make
     from prumerge.tokens import Reduction, VisualTokens
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Imported when first used, so that the command line starts without torch.
 _HOMES = {

@@ -31,10 +31,15 @@ COMMANDS = (
     "evaluate",
     "calibrate",
     "rescore",
+    "lmms_eval",
+    "lmms_task",
     "train",
+    "serve",
+    "export_lm",
     "roofline",
 )
-"""Files of this folder, in the order of the help; a file holds a function of its name."""
+"""Files of this folder, in the order of the help; a file holds a function of its name, and perhaps SETTINGS
+of typer's for it."""
 
 # What typer says of a wrong command line: its own class, or in older versions click's.
 UsageError: Any = typer.BadParameter.__mro__[1]
@@ -60,7 +65,8 @@ def start(
 
 
 for _name in COMMANDS:
-    app.command()(getattr(import_module(f"prumerge.cli.{_name}"), _name))
+    _module = import_module(f"prumerge.cli.{_name}")
+    app.command(context_settings=getattr(_module, "SETTINGS", None))(getattr(_module, _name))
 
 
 def main() -> None:

@@ -79,6 +79,9 @@ def evaluate(
     separators: shared.SeparatorsOption = "keep",
     size_bias: shared.SizeBiasOption = False,
     relevance_model: shared.RelevanceOption = None,
+    judge: shared.JudgeOption = None,
+    judge_model: shared.JudgeModelOption = None,
+    judge_seed: shared.JudgeSeedOption = 0,
     chart: shared.ChartOption = "png",
     device: shared.DeviceOption = "auto",
     device_map: Annotated[
@@ -93,8 +96,8 @@ def evaluate(
     ] = 95,
     as_json: shared.JsonOption = False,
 ) -> None:
-    """Accuracy against tokens on tasks, resumable; --task pictures: agreement on pictures of your own."""
-    from prumerge.cli.reports import check, report
+    """Accuracy against tokens on tasks, or on your own pictures."""
+    from prumerge.cli.reports import check, judge_of, judge_saved, report
 
     check(chart)
     check_folder(folder)
@@ -116,13 +119,11 @@ def evaluate(
         options = shared.options_of(positions, separators, size_bias)
         if not set(plan.tasks) <= set(DRAWN):
             _ = plan.showings  # what is wrong with files is said before a model is loaded
+        asked = judge_of(list(plan.tasks), judge, judge_model, judge_seed)
         loaded, processor = open_model(model, device, device_map)
         relevance = None
         if relevance_model is not None:
             relevance = shared.ClipRelevance(relevance_model, list(map(make, plan.methods)), loaded.device)
-    if "pictures" in plan.tasks:
-        with status("looking at the checkpoint"):
-            _look(folder, loaded, processor, plan, options, model)
     settings = plan.settings(model, loaded, options)
     if relevance_model is not None:
         settings["relevance"] = relevance_model
@@ -130,6 +131,9 @@ def evaluate(
     log = Log(file_of(folder, processes.file), settings, together=True)
     if log.repaired:
         note("an unfinished last answer was cut off, it is asked again")
+    if "pictures" in plan.tasks and processes.rank == 0:
+        with status("looking at the checkpoint"):
+            _look(folder, loaded, processor, plan, options, model)
     bar = progress("answering", made=lambda: len(log.records))
     try:
         with bar if processes.rank == 0 else nullcontext(_unseen) as track:
@@ -139,17 +143,19 @@ def evaluate(
         sys.exit(130)
     processes.part()
     if processes.rank == 0:
+        if asked is not None:
+            judge_saved(folder, log.records, asked)
         report(folder, log.records, chart, as_json, agreement)
 
 
 def _look(folder: Path, model: Any, processor: Any, plan: Plan, options: Options, name: str) -> None:
-    """Write what a look at the checkpoint shows to self-check.json, and leave it there if it is the same."""
+    """Write what a look at the checkpoint shows to self-check.json."""
     from dataclasses import asdict
 
-    from prumerge.evaluate.selfcheck import described, self_check
+    from prumerge.evaluate.selfcheck import PICTURES, described, self_check
 
     shown = [showing for showing in plan.showings if showing[1][0].task == "pictures"]
-    images = [opens()[0] for opens, _ in shown[:8]]
+    images = [opens()[0] for opens, _ in shown[:PICTURES]]
     found = self_check(model, processor, images, shown[0][1][0].text, options)
     with written(folder / "self-check.json") as draft:
         about = {"model": name, **described(model), "check": asdict(found)}

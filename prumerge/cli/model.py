@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 def open_model(name: str, device: str, device_map: str | None = None) -> tuple[Any, Any]:
     """A model and its processor, on a device or spread over all of them; PrumergeError if there is no such
     device. Of several processes on a machine each takes its own GPU."""
-    import os
-
-    import torch
-
+    from prumerge.loading.devices import chosen
     from prumerge.loading.load import load
 
     if device_map is not None:
@@ -36,18 +33,9 @@ def open_model(name: str, device: str, device_map: str | None = None) -> tuple[A
             raise PrumergeError(unknown("device map", device_map, DEVICE_MAPS))
         need("accelerate", "train")
         return _noted(*load(name, device_map=device_map))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device == "cuda" and "LOCAL_RANK" in os.environ:
-            device = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
-    try:
-        numbers = not torch.empty(0, device=device).is_meta  # which has shapes alone
-    except (RuntimeError, AssertionError, NotImplementedError):
-        numbers = False
-    if not numbers:
-        raise PrumergeError(f"there is no device {short(device)!r} to run on; take cpu, cuda, or auto")
+    where = chosen(device)
     model, processor = _noted(*load(name))
-    return model.to(device), processor
+    return model.to(where), processor
 
 
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")

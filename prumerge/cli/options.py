@@ -102,6 +102,17 @@ DeviceOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JudgeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="A server of OpenAI's protocol whose model judges open answers, such as "
+        "http://localhost:8000/v1; its key is read from PRUMERGE_JUDGE_KEY."
+    ),
+]
+JudgeModelOption = Annotated[
+    str | None, typer.Option(help="Which of its models is the judge. [default: the only one]")
+]
+JudgeSeedOption = Annotated[int, typer.Option(help="The judge's seed.")]
 ChartOption = Annotated[str, typer.Option(help="How the chart is written: png, pdf or svg.")]
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prumerge.cli.output import need, print_json, print_table, say, written
+from prumerge.cli.output import need, note, print_json, print_table, progress, say, written
 from prumerge.errors import PrumergeError, unknown
 
 if TYPE_CHECKING:
     from prumerge.evaluate.faithful import Faithful
+    from prumerge.evaluate.judge import Judge
     from prumerge.evaluate.records import Record
     from prumerge.evaluate.report import Row
+    from prumerge.evaluate.verdicts import Judged
 
 CHARTS = ("png", "pdf", "svg")
 
@@ -24,6 +28,37 @@ def check(chart: str) -> None:
     need("matplotlib", "evaluate")
     if chart not in CHARTS:
         raise PrumergeError(unknown("kind of chart", chart, CHARTS))
+
+
+def judge_of(tasks: Sequence[str], url: str | None, model: str | None, seed: int) -> Judge | None:
+    """The judge of --judge, if there is one. Raises PrumergeError where it is asked for tasks that it has no
+    business with, or says not who it is."""
+    from prumerge.evaluate.judge import KEY, Judge
+    from prumerge.evaluate.verdicts import check_judged
+
+    if url is None:
+        if model is not None:
+            raise PrumergeError(
+                "--judge-model names a model of the server at --judge; give its address as well"
+            )
+        return None
+    check_judged(tasks)
+    return Judge.at(url, model, seed, os.environ.get(KEY, "").strip())
+
+
+def judge_saved(folder: Path, records: Sequence[Record], judge: Judge) -> None:
+    """Have answers judged into a file beside them. Ctrl-C says what is safe."""
+    from prumerge.evaluate.verdicts import Verdicts, ask_judge, file_of
+
+    verdicts = Verdicts(file_of(folder, judge.model), judge.settings)
+    try:
+        with progress("judging", made=lambda: len(verdicts.replies)) as track:
+            ask_judge(judge, records, verdicts, track)
+    except KeyboardInterrupt:
+        note(
+            f"stopped; {len(verdicts.replies)} verdicts are safe in {verdicts.path}, the same command goes on"
+        )
+        sys.exit(130)
 
 
 def report(folder: Path, records: Sequence[Record], chart: str, as_json: bool, agreement: float = 95) -> None:
@@ -47,13 +82,25 @@ def report(folder: Path, records: Sequence[Record], chart: str, as_json: bool, a
         rivals,
         summarise,
     )
+    from prumerge.evaluate.verdicts import Verdicts, columns_of, files_in, judged
 
     if not records:
         raise PrumergeError(f"there are no answers in {str(folder)!r} yet; run prumerge evaluate")
     groups = by_method(records)
     rows, pairs = summarise(groups), rivals(groups)
-    summary = {"methods": [asdict(row) for row in rows], "rivals": [asdict(pair) for pair in pairs]}
-    files = {"table.csv": as_csv(rows), "summary.json": json.dumps(summary, indent=2) + "\n"}
+    verdicts = [Verdicts(path) for path in files_in(folder)]
+    opinions = {one.judge: judged(groups, one) for one in verdicts}
+    summary = {
+        "methods": [asdict(row) for row in rows],
+        "rivals": [asdict(pair) for pair in pairs],
+        "judges": [
+            {**one.settings, "judged": [asdict(own) for own in opinions[one.judge]]} for one in verdicts
+        ],
+    }
+    files = {
+        "table.csv": as_csv(rows, columns_of(opinions)),
+        "summary.json": json.dumps(summary, indent=2) + "\n",
+    }
     alone = {record.task for record in records} == {"pictures"}
     look = _looked(folder) if alone else None
     if look is not None:
@@ -73,12 +120,34 @@ def report(folder: Path, records: Sequence[Record], chart: str, as_json: bool, a
     else:
         _print_rows(rows)
         say(*(pair.sentence() for pair in pairs), *beside_keep(rows), *cut_short(rows))
+    for judge, own in opinions.items():
+        _print_judged(judge, own)
     if len(complete(rows)) < len(rows):
         asked = ", ".join(f"{row.method} {row.questions}" for row in rows)
         say(f"Not all were asked the same questions ({asked}): only differences compare like with like.")
     if not alone and (warning := few(rows)):
         say(warning)
     say(f"answers, {', '.join(files)} and pareto.{chart} are in {folder}")
+
+
+def _print_judged(judge: str, rows: Sequence[Judged]) -> None:
+    """What a judge says, in a table of its own."""
+    table = []
+    for row in rows:
+        gap = row.against_none
+        lost = (
+            (f"{gap.difference:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]", f"{gap.p:.2g}") if gap else ("", "")
+        )
+        right = "" if row.right is None else f"{row.right:.1f}"
+        score = "" if row.score is None else f"{row.score:.2f}"
+        table.append([row.method, row.task, right, score, *lost, str(row.verdicts), str(row.unread)])
+    names = ("method", "task", "% yes", "mean of 0-5", "against none", "p", "verdicts", "unread")
+    print_table(names, table, keys=2, title=f"judged by {judge}")
+    say("A judge's yes and 0-5 are its own opinion: compare them with those of the same judge only.")
+    if unread := sum(row.unread for row in rows):
+        say(f"{unread} of its replies say neither yes nor no with a score; they count as neither.")
+    if unasked := sum(row.unasked for row in rows):
+        say(f"{unasked} answers it was not asked about yet; go on by prumerge rescore --judge.")
 
 
 def _print_rows(rows: Sequence[Row]) -> None:

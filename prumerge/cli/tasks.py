@@ -22,6 +22,7 @@ def tasks(as_json: shared.JsonOption = False) -> None:
                     "options": dict(one.options),
                     "max_new_tokens": one.max_new_tokens,
                     "frames": one.frames,
+                    "judged": one.judged,
                 }
                 for name, one in found.items()
             ]

@@ -37,6 +37,7 @@ Counts: TypeAlias = dict[str, tuple[int, int]]  # right answers, and questions
 
 
 def train(
+    context: shared.Context,
     data: Annotated[
         Path | None,
         typer.Argument(
@@ -96,7 +97,6 @@ def train(
     ] = False,
     device: shared.DeviceOption = "auto",
     as_json: shared.JsonOption = False,
-    context: shared.Context = None,  # type: ignore[assignment]
 ) -> None:
     """Adapt a model to few visual tokens, resumable."""
     need("accelerate", "train")

@@ -15,7 +15,7 @@ from prumerge.evaluate.plan import Job, compares_frames
 from prumerge.evaluate.records import Record
 from prumerge.evaluate.tasks import task
 from prumerge.evaluate.tasks._task import Question
-from prumerge.generate.answer import said
+from prumerge.generate.answer import ended, said
 from prumerge.generate.stopwatch import Stopwatch
 from prumerge.layers.pruning import average_tokens, pruning
 from prumerge.loading.prompts import prepare_batch
@@ -139,7 +139,7 @@ def answers(
         )
     kept = iter(average_tokens(inside, [len(one) for one in decisions]))
     new = said(prompt, shorter, generated)
-    written = [_ended(row, limit, model) for row, limit in zip(new.tolist(), limits, strict=True)]
+    written = [ended(row, limit, model) for row, limit in zip(new.tolist(), limits, strict=True)]
     texts = asker.processor.batch_decode([ids for ids, _ in written], skip_special_tokens=True)
     texts = list(map(str.strip, texts))
     lengths = [len(ids) + (not cut) for ids, cut in written]
@@ -194,11 +194,3 @@ def _listener(asker: Asker, job: Job, about: Sequence[Asked]) -> Listener | Foll
 def _with_gold(asker: Asker, item: Question) -> Question:
     """A question with its right answers: the untouched model's where it has none of its own."""
     return item if item.gold else replace(item, gold=(asker.said[item.task, item.id],))
-
-
-def _ended(ids: Sequence[int], limit: int, model: Any) -> tuple[list[int], bool]:
-    """The tokens of an answer without what ends it and pads it, `limit` at most, and whether it was cut."""
-    ends = model.generation_config.eos_token_id
-    ends = ends if isinstance(ends, list) else [ends]
-    place = next((place for place, one in enumerate(ids) if one in ends), len(ids))
-    return list(ids[: min(place, limit)]), place >= limit

@@ -17,6 +17,7 @@ from statistics import fmean
 
 import numpy as np
 
+from prumerge.evaluate.faithful import share_interval
 from prumerge.evaluate.records import Record
 from prumerge.evaluate.scoring import exact
 
@@ -124,8 +125,6 @@ class Cost:
 
 def cost(asked: Sequence[Case], threshold: float) -> Cost:
     """Of these questions at a threshold."""
-    from prumerge.evaluate.faithful import share_interval
-
     places = [case.at(threshold) for case in asked]
     same = [float(case.steps[place].same) for case, place in zip(asked, places, strict=True)]
     low, high = share_interval(same, [case.picture for case in asked])

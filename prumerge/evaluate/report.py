@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
 from itertools import product
 from statistics import fmean
@@ -214,8 +214,8 @@ def rivals(groups: dict[str, list[Record]]) -> list[Rivals]:
     ]
 
 
-def as_csv(rows: Sequence[Row]) -> str:
-    """One line a method."""
+def as_csv(rows: Sequence[Row], beside: Mapping[str, Mapping[str, object]] | None = None) -> str:
+    """One line a method; `beside` holds more columns, each with what it says of some of the methods."""
     out = io.StringIO()
     asked, gaps = columns(rows), [field.name for field in fields(Comparison)]
     more = list(
@@ -224,14 +224,17 @@ def as_csv(rows: Sequence[Row]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     near = [field.name for field in fields(Faithful)]
     head = ["method", "questions", "tokens", "tokens_p5", "tokens_p95", *asked, "accuracy", *gaps, *near]
-    writer.writerow([*head, *(f"{name}: {one}" for name, one in more)])
+    beside = beside or {}
+    writer.writerow([*head, *(f"{name}: {one}" for name, one in more), *beside])
     for row in rows:
         tokens = [row.tokens, row.tokens_low, row.tokens_high]
         scores = [row.scores.get(name, "") for name in asked]
         gap = astuple(row.against_none) if row.against_none else [""] * len(gaps)
         same = astuple(row.faithful) if row.faithful else [""] * len(near)
         detailed = [row.details.get(name, {}).get(one, "") for name, one in more]
-        writer.writerow([row.method, row.questions, *tokens, *scores, row.accuracy, *gap, *same, *detailed])
+        others = [column.get(row.method, "") for column in beside.values()]
+        measured = [*tokens, *scores, row.accuracy, *gap, *same]
+        writer.writerow([row.method, row.questions, *measured, *detailed, *others])
     return out.getvalue()
 
 

@@ -120,3 +120,11 @@ def said(prompt: Prompt, shorter: Mapping[str, Any], generated: Int[Tensor, "B T
     language models, the token that decoding starts with."""
     start = 1 if answers_apart(prompt.model.config) else shorter["input_ids"].shape[1]
     return generated[:, start:]
+
+
+def ended(ids: Sequence[int], limit: int, model: Any) -> tuple[list[int], bool]:
+    """The tokens of an answer without what ends it and pads it, `limit` at most, and whether it was cut."""
+    ends = model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends]
+    place = next((place for place, one in enumerate(ids) if one in ends), len(ids))
+    return list(ids[: min(place, limit)]), place >= limit

@@ -83,7 +83,7 @@ def lossless(
     while said[-1] not in ends and len(said) < max_new_tokens:
         have = len(said)
         guesses, chances = _drafted(talk, small, said, min(draft, max_new_tokens - have), ends)
-        theirs = talk.read([said[-1], *guesses], cache, have - 1)
+        theirs = talk.read([said[-1], *guesses], cache)
         good, after = talk.judge(guesses, chances, theirs)
         said += [*guesses[:good], after]
         passes, drafted, accepted = passes + 1, drafted + len(guesses), accepted + good
@@ -171,14 +171,15 @@ class _Talk:
     temperature: float
     generator: torch.Generator | None
 
-    def read(self, ids: Sequence[int], cache: DynamicCache, at: int) -> Float[Tensor, "T V"]:
-        """The chances of what comes after each of these tokens of an answer, the first of which is its
-        number `at`."""
+    def read(self, ids: Sequence[int], cache: DynamicCache, at: int | None = None) -> Float[Tensor, "T V"]:
+        """The chances of what comes after each of these tokens of an answer; `at` is the number of the first
+        where the cache holds a part of what came before, and None where it holds all of it: then the model
+        counts positions itself, as it does in `generate`."""
         given = torch.tensor([list(ids)], device=self.model.device)
-        places = torch.arange(len(ids), device=given.device) + self.length + at
-        logits = self.model(
-            input_ids=given, past_key_values=cache, position_ids=places[None], use_cache=True
-        ).logits[0]
+        places = {}
+        if at is not None:
+            places["position_ids"] = torch.arange(len(ids), device=given.device)[None] + self.length + at
+        logits = self.model(input_ids=given, past_key_values=cache, use_cache=True, **places).logits[0]
         return self.chances(logits)
 
     def chances(self, logits: Float[Tensor, "*T V"]) -> Float[Tensor, "*T V"]:

@@ -97,27 +97,36 @@ def question_prompt(processor: Any, question: str, pictures: int = 1) -> str:
     placeholders of its queries itself, BLIP-2's. Raises PrumergeError for a question that holds a
     placeholder.
     """
-    if not isinstance(question, str):
-        raise PrumergeError(f"a question is text, not {type(question).__name__}")
-    named = {**vars(processor), **processor.tokenizer.special_tokens_map}
-    words = (str(word) for name, word in named.items() if word and _PLACEHOLDER.fullmatch(name))
-    if taken := next((word for word in words if word in question), None):
-        raise PrumergeError(
-            f"the question holds {taken!r}, which this model reads as a picture; write it in other words"
-        )
+    check_words(processor, question)
     content = [*[{"type": "image"}] * pictures, {"type": "text", "text": question}]
     return conversation(processor, [{"role": "user", "content": content}])
 
 
-def conversation(processor: Any, messages: Sequence[dict[str, Any]]) -> str:
-    """The text of a conversation in Transformers' form; where a question is last, its answer is to follow.
+def check_words(processor: Any, text: str) -> None:
+    """Raise PrumergeError for what is no text, and for text that holds a word which stands for pictures."""
+    if not isinstance(text, str):
+        raise PrumergeError(f"a question is text, not {type(text).__name__}")
+    named = {**vars(processor), **processor.tokenizer.special_tokens_map}
+    words = (str(word) for name, word in named.items() if word and _PLACEHOLDER.fullmatch(name))
+    if taken := next((word for word in words if word in text), None):
+        raise PrumergeError(
+            f"the question holds {taken!r}, which this model reads as a picture; write it in other words"
+        )
+
+
+def conversation(
+    processor: Any, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None = None
+) -> str:
+    """The text of a conversation in Transformers' form; where a question is last, or what a tool found, an
+    answer is to follow. `tools` are for chat templates that write them.
 
     By the processor's chat template, or LLaVA 1.5's prompt where it has none; where a processor writes the
     placeholders of its queries itself, BLIP-2's.
     """
     if processor.chat_template and not getattr(processor, "num_query_tokens", None):
-        asks = messages[-1]["role"] == "user"
-        text: str = processor.apply_chat_template(list(messages), add_generation_prompt=asks)
+        asks = messages[-1]["role"] in ("user", "tool")
+        named = {"tools": list(tools)} if tools else {}
+        text: str = processor.apply_chat_template(list(messages), add_generation_prompt=asks, **named)
         return text
     return "".join(_turn(processor, message) for message in messages)
 

@@ -13,6 +13,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+import transformers
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -25,6 +26,7 @@ __all__ = [
     "Family",
     "answers_apart",
     "check_sees",
+    "check_version",
     "device_of",
     "families",
     "family_of",
@@ -35,7 +37,10 @@ __all__ = [
 
 @cache
 def family_of(model_type: str) -> Family:
-    """The adapter of a family; PrumergeError, naming the supported ones, if there is none."""
+    """The adapter of a family.
+
+    Raises PrumergeError, naming the supported ones, if there is none, and if it needs a newer Transformers.
+    """
     name = model_type.replace("-", "_")
     if name not in families():
         raise PrumergeError(
@@ -43,7 +48,21 @@ def family_of(model_type: str) -> Family:
             "(a new family is one file with two functions, encode() and project(); see CONTRIBUTING.md)"
         )
     family: Family = import_module(f"prumerge.models.{name}").FAMILY
+    check_version(name, family.since, transformers.__version__)
     return family
+
+
+def check_version(name: str, since: str, installed: str) -> None:
+    """Raises PrumergeError if the installed Transformers is older than a family needs."""
+
+    def numbers(version: str) -> list[int]:
+        return [int(number) for number in version.split(".")[:2]]
+
+    if numbers(installed) < numbers(since):
+        raise PrumergeError(
+            f"models of type {name!r} need Transformers {since} or newer, and this is {installed}; "
+            f"install it with: pip install 'transformers>={since}' (on Python 3.11 or newer)"
+        )
 
 
 def answers_apart(config: Any) -> bool:

@@ -30,6 +30,8 @@ class Family:
     it takes `merging` as well."""
     project: Callable[[Any, list[Tensor]], list[Tensor]]
     """`project(base, features)`: each picture's features [M_i, C], reduced or not, to embeddings [M_i, H]."""
+    since: str = "5.20"
+    """The first Transformers whose classes of this family are read as they are here."""
     projector: tuple[str, ...] = ("multi_modal_projector",)
     """What stands between tower and language model, by the names of its modules in `base`: what training
     calls the projector."""

@@ -33,6 +33,7 @@ FAMILY = Family(
     attention="similarity of the resampler's tokens",
     reduced="behind the resampler",
     inputs=("pixel_values", "pixel_attention_mask"),
+    since="5.21",
     encode=encode,
     project=as_they_are,
     projector=("connector",),

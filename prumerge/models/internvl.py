@@ -60,6 +60,7 @@ FAMILY = Family(
     attention="class token",
     reduced="behind the projector",
     inputs=("pixel_values", *LLAVA_INPUTS),
+    since="5.23",
     encode=encode,
     project=as_they_are,
     deliver=as_tensor,

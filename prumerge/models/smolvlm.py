@@ -9,6 +9,7 @@ FAMILY = Family(
     attention="mean over the patches",
     reduced="behind the connector",
     inputs=INPUTS,
+    since="5.21",
     encode=encode,
     project=as_they_are,
     projector=("connector",),

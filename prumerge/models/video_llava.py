@@ -51,6 +51,7 @@ FAMILY = Family(
     attention="class token of each frame",
     reduced="before the projector",
     inputs=("pixel_values", "pixel_values_videos", *LLAVA_INPUTS),
+    since="5.21",
     encode=encode,
     project=project,
     deliver=as_tensor,

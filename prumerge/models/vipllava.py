@@ -25,6 +25,7 @@ FAMILY = Family(
     attention="class token",
     reduced="before the projector",
     inputs=("pixel_values", "vision_feature_layer"),
+    since="5.23",
     encode=encode,
     project=project,
     deliver=as_tensor,

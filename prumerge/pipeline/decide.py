@@ -40,6 +40,15 @@ class Decision:
     def __len__(self) -> int:
         return len(self.reduction.index)
 
+    @property
+    def placeholders(self) -> int:
+        """How many the picture has in the processor's prompt."""
+        return self.tokens.placeholders
+
+    def left(self) -> Left:
+        """The same without the picture: what the prompt around it needs to know."""
+        return Left(len(self), self.kept, self.standing, self.sizes())
+
     def features(self) -> Float[Tensor, "T C"]:
         """What is read."""
         features = self.reduction.of(self.tokens.features, self.tokens.class_feature)
@@ -53,6 +62,36 @@ class Decision:
         sizes = self.tokens.whole(self.tokens.assigned(self.reduction)).sizes().cpu()
         sizes = torch.cat([sizes, torch.ones(len(self.standing) - len(sizes))])
         return sizes if self.order is None else sizes[self.order]
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a prompt needs to know of a picture that is decided: little, so that it can be remembered beside
+    the embeddings of its T tokens and separators. All on the CPU."""
+
+    tokens: int
+    """That are left."""
+
+    kept: Bool[Tensor, "P"]
+    """As a `Decision` has it."""
+
+    standing: Int[Tensor, "T"]
+    """As a `Decision` has it."""
+
+    patches_each: Float[Tensor, "T"]
+    """How many patches each of what is left stands for."""
+
+    def __len__(self) -> int:
+        return self.tokens
+
+    @property
+    def placeholders(self) -> int:
+        """How many the picture has in the processor's prompt."""
+        return len(self.kept)
+
+    def sizes(self) -> Float[Tensor, "T"]:
+        """How many patches each stands for."""
+        return self.patches_each
 
 
 def decide(

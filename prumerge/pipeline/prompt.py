@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int
@@ -15,11 +15,19 @@ from transformers import PreTrainedModel
 
 from prumerge.errors import PrumergeError
 from prumerge.models import Family, family_of, unwrap
-from prumerge.tokens import VisualTokens
 
 Modality = Literal["image", "video"]
 VIDEOS = "pixel_values_videos"
 _PIXELS: dict[Modality, str] = {"image": "pixel_values", "video": VIDEOS}
+
+
+@runtime_checkable
+class Shown(Protocol):
+    """A picture as a prompt knows it: encoded, or decided already."""
+
+    @property
+    def placeholders(self) -> int:
+        """How many it has in the processor's prompt."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ class Prompt:
         # The token that stands for visual tokens.
         return self.ids == getattr(self.model.config, f"{self.modality or 'image'}_token_id")
 
-    def owners(self, pictures: Sequence[VisualTokens]) -> list[int]:
+    def owners(self, pictures: Sequence[Shown]) -> list[int]:
         """The row of each picture, which come in the order of the prompt.
 
         Raises PrumergeError where pictures and placeholders do not match.

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from prumerge.errors import PrumergeError
-from prumerge.pipeline.decide import Decision, decide
+from prumerge.pipeline.decide import Decision, Left, decide
 from prumerge.pipeline.encode import shown
 from prumerge.pipeline.options import DEFAULT, Options
 from prumerge.pipeline.prompt import Prompt
@@ -58,7 +58,7 @@ class Pipeline:
         return prompt.family.project(prompt.base, [one.features() for one in decisions])
 
     def splice(
-        self, prompt: Prompt, decisions: Sequence[Decision], embeddings: Sequence[Tensor]
+        self, prompt: Prompt, decisions: Sequence[Decision | Left], embeddings: Sequence[Tensor]
     ) -> dict[str, Any]:
         """The shorter prompt around them."""
         return splice(prompt, decisions, embeddings, self.options)

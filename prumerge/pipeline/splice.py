@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from prumerge import ops
 from prumerge.errors import PrumergeError
 from prumerge.models import answers_apart, family_of, unwrap
-from prumerge.pipeline.decide import Decision
+from prumerge.pipeline.decide import Decision, Left
 from prumerge.pipeline.options import DEFAULT, Options
 from prumerge.pipeline.prompt import Prompt
 
 
 def splice(
     prompt: Prompt,
-    decisions: Sequence[Decision],
+    decisions: Sequence[Decision | Left],
     embeddings: Sequence[Float[Tensor, "_ H"]],
     options: Options = DEFAULT,
 ) -> dict[str, Any]:
@@ -33,8 +33,8 @@ def splice(
     """
     family = prompt.family
     check_positions(options, prompt.model.config)
-    prompt.owners([one.tokens for one in decisions])
-    offsets = accumulate((one.tokens.placeholders for one in decisions), initial=0)
+    prompt.owners(decisions)
+    offsets = accumulate((one.placeholders for one in decisions), initial=0)
     kept = torch.cat([one.kept for one in decisions])
     standing = torch.cat([first + one.standing for first, one in zip(offsets, decisions, strict=False)])
     shorter, order = _shorten(prompt, kept, None if options.positions == "compact" else standing)
@@ -47,7 +47,7 @@ def splice(
 
 
 def column_sizes(
-    model: nn.Module, shorter: Mapping[str, Any], decisions: Sequence[Decision]
+    model: nn.Module, shorter: Mapping[str, Any], decisions: Sequence[Decision | Left]
 ) -> Float[Tensor, "B L"]:
     """How many patches each column of the prompt that `splice` made stands for (`Decision.sizes`); words,
     padding and separators count as one. On the CPU.

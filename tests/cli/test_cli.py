@@ -27,6 +27,8 @@ SAMPLE = str(samples()[0].path)
         ["methods", "prumerge"],
         ["families"],
         ["answer", "--help"],
+        ["serve", "--help"],
+        ["export-lm", "--help"],
     ],
 )
 def test_help_and_tables_do_not_import_torch(arguments):
@@ -35,7 +37,7 @@ def test_help_and_tables_do_not_import_torch(arguments):
         "from prumerge.cli import main\n"
         "try: main()\n"
         "except SystemExit as stop: assert not stop.code\n"
-        "assert not {'torch', 'transformers', 'PIL'} & set(sys.modules)"
+        "assert not {'torch', 'transformers', 'PIL', 'fastapi', 'httpx2', 'uvicorn'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stderr == ""
 

@@ -133,7 +133,7 @@ def test_help_lists_every_command_in_whole_lines(run, arguments):
 
 
 def test_a_command_is_a_file_with_a_function_of_its_name():
-    helpers = {"__init__", "model", "options", "output", "reports"}
+    helpers = {"__init__", "model", "options", "output", "pictures", "reports"}
     files = {path.stem for path in cli.Path(cli.__file__).parent.glob("*.py")}
     assert files == {*COMMANDS, *helpers}
     registered = {command.callback.__name__ for command in app.registered_commands}

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from builders import record
@@ -83,6 +84,16 @@ def test_it_goes_on_with_the_untouched_models_answers_of_before(finished, run, t
         for place in (folder, begun)
     )
     assert now == before
+
+
+def test_a_folder_of_another_run_keeps_its_look(finished, run, tmp_path):
+    given, folder, _ = finished
+    other = shutil.copytree(folder, tmp_path / "other")
+    before = (other / "self-check.json").read_bytes()
+    code, out, err = run("evaluate", *given, "--size-bias", "-o", other)
+    assert (code, out) == (2, "")
+    assert "was made with other settings" in err
+    assert (other / "self-check.json").read_bytes() == before
 
 
 def test_a_model_that_none_does_not_leave_alone_is_not_passed_over(finished, run, monkeypatch, tmp_path):

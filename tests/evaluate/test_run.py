@@ -299,7 +299,8 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(whole, tiny, tmp_path,
 
     monkeypatch.setattr(tiny[0], "generate", noted)
     asked(tiny, plan(budgets="36,auto"), log)
-    assert sum(prompts) == new
+    questions = len({record.place for record in before.records})
+    assert new <= sum(prompts) <= new + questions  # the untouched model is listened to once again
     assert Counter(record.key for record in log.records).most_common(1)[0][1] == 1
     assert said(log.records) == said(before.records)
     assert list(by_method(log.records)) == list(by_method(before.records))

@@ -1,12 +1,12 @@
 """What the video sets share: eight frames, an open question, and answers scored without a judge.
 
 Published numbers are those of a language model as judge, and differ between its versions by more than methods
-do. A judge is another `rule` of `open_question`: from a question and an answer to 1 or 0, its yes or no.
+do. `prumerge evaluate --judge` asks one, and reports it apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prumerge.errors import PrumergeError
@@ -14,6 +14,7 @@ from prumerge.evaluate.scoring import accuracy, exact, holds, token_f1
 from prumerge.evaluate.tasks._layouts import Asked, Layout, beside, reader
 from prumerge.evaluate.tasks._prompts import SHORT
 from prumerge.evaluate.tasks._rows import File, Row, json_lines, parquet, read_json, rows_of
+from prumerge.evaluate.tasks._scores import mean_score
 from prumerge.evaluate.tasks._task import Question, Scored, Task
 from prumerge.loading.clips import FRAMES, VIDEOS
 
@@ -66,10 +67,6 @@ def score(question: Question, prediction: str) -> float:
     return holds(prediction, question.gold[0])
 
 
-def summary(records: Sequence[Scored]) -> float:
-    return accuracy(record.score for record in records)
-
-
 def details(records: Sequence[Scored]) -> dict[str, float]:
     pairs = [(record.prediction, record.gold[0]) for record in records]
     return {
@@ -78,9 +75,7 @@ def details(records: Sequence[Scored]) -> dict[str, float]:
     }
 
 
-def open_question(
-    task: str, mirrors: str, folder: str, rule: Callable[[Question, str], float] = score
-) -> Task:
+def open_question(task: str, mirrors: str, folder: str) -> Task:
     """A set of clips with open questions; `folder` is Video-LLaVA's name of it."""
 
     def questions(rows: Sequence[Row], short: str) -> Iterator[Asked]:
@@ -103,8 +98,8 @@ def open_question(
             folders=(folder,),
             options={"short": ("no", "yes")},
         ),
-        score=rule,
-        summary=summary,
+        score=score,
+        summary=mean_score,
         details=details,
         data=f"Video-LLaVA's GPT_Zero_Shot_QA/{folder}, or such rows in test.jsonl or a table beside videos",
         options={
@@ -112,4 +107,5 @@ def open_question(
         },
         max_new_tokens=64,
         frames=FRAMES,
+        judged=True,
     )

@@ -87,3 +87,6 @@ class Task:
     max_new_tokens: int = 16
     frames: int = 1
     """More than 1: of a clip."""
+    judged: bool = False
+    """Whether a language model may be asked if an answer means the right one (see `prumerge.evaluate.judge`):
+    of tasks whose questions are open."""

@@ -107,4 +107,5 @@ TASK = Task(
     details=details,
     data="a .jsonl file with image, question and answer (or answers), and if you like id, split, group",
     options=OPTIONS,
+    judged=True,
 )

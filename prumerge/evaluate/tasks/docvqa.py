@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from prumerge.evaluate.scoring import accuracy, anls
+from prumerge.evaluate.scoring import anls
 from prumerge.evaluate.tasks._layouts import Asked, Layout, beside, reader
 from prumerge.evaluate.tasks._prompts import SHORT
 from prumerge.evaluate.tasks._rows import File, Row, parquet, read_json, rows_of, tsv
-from prumerge.evaluate.tasks._task import Question, Scored, Task
+from prumerge.evaluate.tasks._scores import mean_score
+from prumerge.evaluate.tasks._task import Question, Task
 
 PAGE = "https://www.docvqa.org/datasets/docvqa"
 
@@ -37,10 +38,6 @@ def score(question: Question, prediction: str) -> float:
     return anls(prediction, question.gold)
 
 
-def summary(records: Sequence[Scored]) -> float:
-    return accuracy(record.score for record in records)
-
-
 TASK = Task(
     mirrors="DocVQA (val), https://arxiv.org/abs/2007.00398, asked as in LLaVA-1.5",
     measure="ANLS, %",
@@ -58,7 +55,7 @@ TASK = Task(
         questions,
     ),
     score=score,
-    summary=summary,
+    summary=mean_score,
     data="DocVQA's val_v1.0_withQT.json and pages, lmms-lab/DocVQA, or VLMEvalKit's DocVQA_VAL.tsv",
     max_new_tokens=32,
 )

@@ -10,7 +10,8 @@ from prumerge.evaluate import scoring
 from prumerge.evaluate.tasks._layouts import Asked, Layout, beside, reader, without_prompt
 from prumerge.evaluate.tasks._prompts import SHORT
 from prumerge.evaluate.tasks._rows import File, Row, json_lines, parquet, read_json, tsv
-from prumerge.evaluate.tasks._task import Question, Scored, Task
+from prumerge.evaluate.tasks._scores import mean_score
+from prumerge.evaluate.tasks._task import Question, Task
 
 PAGE = "https://cs.stanford.edu/people/dorarad/gqa/download.html"
 ANSWERS = "testdev_balanced_questions.json"
@@ -61,10 +62,6 @@ def score(question: Question, prediction: str) -> float:
     return scoring.gqa(prediction, question.gold[0])
 
 
-def summary(records: Sequence[Scored]) -> float:
-    return scoring.accuracy(record.score for record in records)
-
-
 TASK = Task(
     mirrors="GQA (balanced test-dev), https://arxiv.org/abs/1902.09506, as in LLaVA-1.5",
     measure="% right",
@@ -83,6 +80,6 @@ TASK = Task(
         questions,
     ),
     score=score,
-    summary=summary,
+    summary=mean_score,
     data="LLaVA's eval/gqa with data, lmms-lab/GQA, or VLMEvalKit's GQA_TestDev_Balanced.tsv",
 )

@@ -10,6 +10,7 @@ from prumerge.errors import PrumergeError, unknown
 from prumerge.evaluate.scoring import accuracy, contains
 from prumerge.evaluate.tasks._layouts import Asked, Layout, beside, reader
 from prumerge.evaluate.tasks._rows import File, Row, parquet, read_json, rows_of, tsv
+from prumerge.evaluate.tasks._scores import mean_score
 from prumerge.evaluate.tasks._task import Question, Scored, Task
 
 PAGE = "github.com/Yuliang-Liu/MultimodalOCR"
@@ -56,10 +57,6 @@ def score(question: Question, prediction: str) -> float:
     return contains(prediction, question.gold, formula=question.split == FORMULA)
 
 
-def summary(records: Sequence[Scored]) -> float:
-    return accuracy(record.score for record in records)
-
-
 def details(records: Sequence[Scored]) -> dict[str, float]:
     rows: dict[str, list[float]] = defaultdict(list)
     for record in records:
@@ -80,7 +77,7 @@ TASK = Task(
         questions,
     ),
     score=score,
-    summary=summary,
+    summary=mean_score,
     details=details,
     data="OCRBench's own list and pictures, echo840/OCRBench, or VLMEvalKit's OCRBench.tsv",
     max_new_tokens=128,

@@ -7,11 +7,12 @@ from pathlib import Path
 from string import ascii_uppercase
 
 from prumerge.errors import PrumergeError
-from prumerge.evaluate.scoring import accuracy, llava_letter
+from prumerge.evaluate.scoring import llava_letter
 from prumerge.evaluate.tasks._layouts import Asked, Layout, beside, reader
 from prumerge.evaluate.tasks._prompts import LETTER, lettered
 from prumerge.evaluate.tasks._rows import File, Row, parquet, read_json, rows_of, tsv
-from prumerge.evaluate.tasks._task import Question, Scored, Task
+from prumerge.evaluate.tasks._scores import mean_score
+from prumerge.evaluate.tasks._task import Question, Task
 
 RELEASE = "github.com/lupantech/ScienceQA, data/scienceqa"
 
@@ -86,10 +87,6 @@ def score(question: Question, prediction: str) -> float:
     return float(llava_letter(prediction, question.options) == question.gold[0])
 
 
-def summary(records: Sequence[Scored]) -> float:
-    return accuracy(record.score for record in records)
-
-
 TASK = Task(
     mirrors="ScienceQA (test, with pictures), https://arxiv.org/abs/2209.09513, as in LLaVA-1.5",
     measure="% right",
@@ -108,6 +105,6 @@ TASK = Task(
         questions,
     ),
     score=score,
-    summary=summary,
+    summary=mean_score,
     data="LLaVA's eval/scienceqa, ScienceQA's files, lmms-lab/ScienceQA or VLMEvalKit's ScienceQA_TEST.tsv",
 )

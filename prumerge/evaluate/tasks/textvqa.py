@@ -14,6 +14,7 @@ from prumerge.evaluate import scoring
 from prumerge.evaluate.tasks._layouts import Asked, Layout, beside, reader, without_prompt
 from prumerge.evaluate.tasks._prompts import SHORT
 from prumerge.evaluate.tasks._rows import File, Row, json_lines, parquet, read_json, rows_of, tsv
+from prumerge.evaluate.tasks._scores import mean_score
 from prumerge.evaluate.tasks._task import Question, Scored, Task
 
 PAGE = "https://textvqa.org/dataset"
@@ -85,15 +86,11 @@ def score(question: Question, prediction: str) -> float:
     return scoring.textvqa(prediction, question.gold)
 
 
-def summary(records: Sequence[Scored]) -> float:
-    return scoring.accuracy(record.score for record in records)
-
-
 def details(records: Sequence[Scored]) -> dict[str, float]:
     """Under the name of what was in the prompt, since numbers with and without it cannot be compared."""
     splits = dict.fromkeys(record.split for record in records)
     return {
-        split: summary([record for record in records if record.split == split]) for split in sorted(splits)
+        split: mean_score([record for record in records if record.split == split]) for split in sorted(splits)
     }
 
 
@@ -115,7 +112,7 @@ TASK = Task(
         options={"ocr": ("yes", "no")},
     ),
     score=score,
-    summary=summary,
+    summary=mean_score,
     details=details,
     options={"ocr": "yes: OCR tokens in the prompt, as in LLaVA's numbers; no: the model reads by itself"},
     data="LLaVA's eval/textvqa, lmms-lab/textvqa, or VLMEvalKit's TextVQA_VAL.tsv",

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from prumerge.errors import PrumergeError
-from prumerge.evaluate.scoring import accuracy, vqa
 from prumerge.evaluate.tasks._layouts import Asked, Layout, beside, reader, without_prompt
 from prumerge.evaluate.tasks._prompts import SHORT
 from prumerge.evaluate.tasks._rows import File, Row, json_lines, parquet, read_json, rows_of
-from prumerge.evaluate.tasks._task import Question, Scored, Task
+from prumerge.evaluate.tasks._scores import mean_score, vqa_score
+from prumerge.evaluate.tasks._task import Question, Task
 
 PAGE = "https://visualqa.org/download.html"
 ANNOTATIONS = "v2_mscoco_val2014_annotations.json"
@@ -72,14 +72,6 @@ def questions(rows: Sequence[Row]) -> Iterator[Asked]:
         yield row.picture(), Question("vqav2", name, picture, text, golds)
 
 
-def score(question: Question, prediction: str) -> float:
-    return vqa(prediction, question.gold)
-
-
-def summary(records: Sequence[Scored]) -> float:
-    return accuracy(record.score for record in records)
-
-
 TASK = Task(
     mirrors="VQAv2 (val), https://arxiv.org/abs/1612.00837, asked as in LLaVA-1.5",
     measure="% of agreement with ten annotators",
@@ -96,7 +88,7 @@ TASK = Task(
         ),
         questions,
     ),
-    score=score,
-    summary=summary,
+    score=vqa_score,
+    summary=mean_score,
     data="VQA's questions, annotations and val2014, or lmms-lab/VQAv2",
 )

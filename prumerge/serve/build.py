@@ -1,0 +1,67 @@
+"""From what an operator says to a server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prumerge.pipeline.options import DEFAULT, Options
+from prumerge.serve.asked import Allowed
+from prumerge.serve.encoder import Encoder
+from prumerge.serve.engine import Engine
+from prumerge.serve.front import Front
+from prumerge.serve.host import Host
+from prumerge.serve.limits import MIB, Limits
+from prumerge.serve.local import Local
+from prumerge.serve.metrics import Metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a model is served."""
+
+    name: str
+    """By which clients ask for it."""
+    reducer: str = "prumerge"
+    """Of requests that name none."""
+    reducers: Sequence[str] = ()
+    """Others that requests may name."""
+    options: Options = DEFAULT
+    engine: str | None = None
+    """The URL of a vLLM server; None: this process answers."""
+    batch: int = 16
+    """Pictures encoded together, and questions answered together."""
+    seconds: float = 0.005
+    """That each waits for others."""
+    cache: int = 256 * MIB
+    """Bytes of reduced pictures that are remembered."""
+    limits: Limits = field(default_factory=Limits)
+    key: str | None = field(default=None, repr=False)
+    remote: bool = False
+
+
+def build(model: Any, processor: Any, settings: Settings) -> Front:
+    """A server of a loaded model; raises PrumergeError for methods that there are none of."""
+    allowed = Allowed.of(settings.reducer, settings.reducers, settings.options)
+    host, metrics = Host(model, processor), Metrics()
+    batch, seconds = settings.batch, settings.seconds
+    encoder = Encoder(host, metrics, cache=settings.cache, batch=batch, seconds=seconds)
+    engine: Engine
+    if settings.engine is None:
+        engine = Local(host, encoder, metrics, batch=batch, seconds=seconds)
+    else:
+        from prumerge.serve.vllm import Vllm
+
+        engine = Vllm(host, encoder, metrics, allowed, settings.engine, settings.limits)
+    return Front(
+        settings.name,
+        host,
+        encoder,
+        engine,
+        allowed,
+        settings.limits,
+        metrics,
+        settings.key,
+        settings.remote,
+    )

@@ -1,0 +1,71 @@
+"""`prumerge serve` as an operator meets it."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx2
+import pytest
+
+from prumerge.serve import app
+
+
+def test_a_missing_extra_is_one_sentence(run, monkeypatch):
+    real = __import__("importlib.util").util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "fastapi" else real(name))
+    code, _, error = run("serve")
+    assert (code, error.strip()) == (
+        2,
+        "prumerge: this needs fastapi; install it with: pip install 'prumerge[serve]'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["--reducer", "magic"], "there is no method 'magic'"),
+        (["--allow-reducers", "magic"], "there is no method 'magic'"),
+        (["--reducer", "pool,topk"], "one method at a time"),
+        (["--api-key", " "], "the API key is empty"),
+        (["--port", "99999"], "Invalid value for '--port'"),
+        (["--engine", "http://127.0.0.1:9"], "no engine answers at http://127.0.0.1:9"),
+    ],
+)
+def test_what_cannot_be_served_is_one_sentence(run, arguments, match):
+    code, out, error = run("serve", "--port", "0", *arguments)
+    assert (code, out, match in error) == (2, "", True)
+    assert error.strip().splitlines()[-1].startswith("prumerge: ")
+
+
+def test_a_port_that_is_taken_is_one_sentence(run):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, _, error = run("serve", "--port", taken.getsockname()[1])
+    assert (code, "take another --port" in error) == (2, True)
+
+
+def test_a_page_is_served_if_it_is_there(tmp_path, monkeypatch, tiny):
+    from serving import serving
+
+    (tmp_path / "index.html").write_text("a page")
+    monkeypatch.setattr(app, "PAGE", tmp_path)
+    with serving(*tiny) as server:
+        assert httpx2.get(server.url + "/").text == "a page"
+        assert httpx2.get(server.url + "/health").json() == {"status": "ok"}
+
+
+def test_it_ends_when_it_is_told_to():
+    command = [sys.executable, "-m", "prumerge", "serve", "--port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        line = process.stderr.readline()
+        url = re.search(r"tiny is served with prumerge at (http://127.0.0.1:\d+)", line)[1]
+        assert httpx2.get(url + "/ready").status_code == 200
+        os.kill(process.pid, signal.SIGINT)
+        out, error = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert (process.returncode, out) == (130, "")
+    assert error.strip().endswith("all that was held is answered")
