@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
@@ -179,11 +180,15 @@ class VisualTokens(Scores):
     def scored_by(self, layer: Layer) -> VisualTokens:
         """The same patches with queries and keys of another layer: the vision tower's `first`, the `writer`
         of the features, whose attention most papers take, or one by its number or share (`Layer`); of the
-        scoring layer where the encoder gave no other.
+        scoring layer where the encoder gave no other, with a warning unless the writer was asked for.
 
         A layer between the first and the writer is computed by running the layers below it once more.
         """
         if self.elsewhere is None:
+            if layer != "writer":
+                warnings.warn(
+                    f"attention of one layer only: it stands for that of layer {layer}", stacklevel=2
+                )
             return self
         other = self.elsewhere(layer)
         if not isinstance(other, Scores):

@@ -159,9 +159,8 @@ def encode(
         known = max(each for each in states if each <= depth)
         hidden = states[known]
         with torch.set_grad_enabled(torch.is_grad_enabled() and known == depth):
-            for block in blocks[
-                known:depth
-            ]:  # once more: holding what each layer left would cost every method
+            # Once more: holding what each layer left would cost every method.
+            for block in blocks[known:depth]:
                 hidden = block(hidden, None)
         return within_call(blocks[depth], partial(_scored, blocks[depth], class_token), hidden)
 

@@ -501,3 +501,9 @@ def test_relevance_comes_from_embeddings_of_the_words_where_none_is_given(name):
     method = prumerge.make(f"{name}:keep=9")
     assert torch.equal(method(asked).index, method(told).index)
     assert not torch.equal(method(asked).index, method(tokens).index)
+
+
+@pytest.mark.parametrize("spec, grid", [("hired", (5, 8, 8)), ("hiprune", (1, 24, 24))])
+def test_one_that_reads_another_layer_says_so_where_there_is_none(spec, grid):
+    with pytest.warns(UserWarning, match="one layer only: it stands for that of"):
+        prumerge.make(spec)(visual_tokens(grid, class_tokens=grid[0]))
