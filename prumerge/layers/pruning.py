@@ -28,6 +28,7 @@ from prumerge.layers.attention import can_look, received
 from prumerge.layers.binding import Bound
 from prumerge.layers.layout import Layout, Pass
 from prumerge.layers.masks import biased, causal
+from prumerge.layers.sized import attending, by_channels
 from prumerge.models import family_of, unwrap
 from prumerge.reducer import LayerReducer
 from prumerge.tokens import VisualTokens
@@ -171,7 +172,10 @@ class LayerPruning(Bound):
         kwargs |= self._shared(now, depth, hidden, kwargs)
         if now.prefill and depth + 1 in self.depths and self.method and self.method.reads == -1:
             now.read = received(layer, hidden, kwargs["position_embeddings"], now)
-        hidden = self._layers[depth](hidden, *args, **kwargs)
+        bias = now.layout(depth).bias
+        unmasked = kwargs["attention_mask"] is None
+        with attending(bias) if bias is not None and unmasked else nullcontext():
+            hidden = self._layers[depth](hidden, *args, **kwargs)
         if now.prefill and now.layouts and depth == len(self._layers) - 1:
             hidden = now.layout(depth).restored(hidden, now.full.columns.shape[1])
         return hidden
@@ -266,8 +270,9 @@ class LayerPruning(Bound):
             seen = 0 if cache is None else cache.get_seq_length(depth)
             shared = {} if stage < 0 else self._shorter(now, layout, seen, hidden, arguments)
             if layout.bias is not None:
-                mask = {**arguments, **shared}["attention_mask"]
-                shared["attention_mask"] = biased(self.decoder.config, hidden, mask, layout.bias, seen)
+                config, mask = self.decoder.config, {**arguments, **shared}["attention_mask"]
+                if not by_channels(config, hidden.shape[1], mask, seen):
+                    shared["attention_mask"] = biased(config, hidden, mask, layout.bias, seen)
             now.shared[stage] = shared
         return now.shared[stage]
 

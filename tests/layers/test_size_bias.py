@@ -21,11 +21,14 @@ from steps import (
     token_by_token_and_at_once,
     words,
 )
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import DynamicCache
 
 import prumerge
 from prumerge.generate.answer import answer as ask_about
+from prumerge.layers import pruning, sized
 from prumerge.layers.pruning import Inside
+from prumerge.layers.sized import attending
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
 from prumerge.pipeline.splice import column_sizes
@@ -191,6 +194,50 @@ def test_merging_before_the_first_layer_is_merging_before_the_language_model(pos
     close(inside, before)
 
 
+@pytest.fixture
+def long_prompts(monkeypatch):
+    """Prompts of any length count as long ones."""
+    monkeypatch.setattr(sized, "_WORTH", 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("heads", [4, 2])
+def test_a_channel_more_is_a_mask(heads, dtype):
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, n, 9, 16, dtype=dtype) for n in (4, heads, heads))
+    bias = torch.rand(2, 9) * 6
+    mask = torch.ones(9, 9).tril().log() + bias[:, None, None]
+    expected = scaled_dot_product_attention(
+        query.double(), key.double(), value.double(), attn_mask=mask.double(), enable_gqa=True
+    )
+    with attending(bias):
+        found = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+    assert found.dtype == dtype
+    torch.testing.assert_close(
+        found.double(), expected, atol=1e-5 if dtype == torch.float32 else 2e-2, rtol=0
+    )
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_long_prompts_are_read_as_short_ones(llama, spec, monkeypatch):
+    inputs = prompt(ROWS[1])
+    with prumerge.attach(llama, spec, size_bias=True):
+        logits, said = logits_of(llama, inputs), answer(llama, inputs, tokens=4)
+        monkeypatch.setattr(sized, "_WORTH", 1)
+        close(logits_of(llama, inputs), logits)
+        assert torch.equal(answer(llama, inputs, tokens=4), said)
+
+
+def test_long_prompts_have_no_mask(llama, long_prompts, monkeypatch):
+    monkeypatch.setattr(pruning, "biased", None)  # nobody asks for one
+    assert biased(llama, prompt(ROWS[1]), Uneven()).isfinite().all()
+
+
+def test_attention_that_is_none_does_not_lose_sizes_in_silence():
+    with pytest.raises(RuntimeError, match="sizes had no effect"), attending(torch.zeros(1, 3)):
+        torch.ones(3).softmax(dim=0)
+
+
 # batches, padding, caches
 
 
@@ -252,8 +299,9 @@ def test_a_second_turn_on_the_cache_attends_alike(llama):
     assert torch.equal(second, whole)
 
 
-def test_training_goes_through_it_with_checkpoints_too(llama):
-    inputs = prompt([5, PICTURE, 6, 7, 20], [5, PICTURE, 6, PICTURE, 9, 11])
+@pytest.mark.parametrize("rows", [2, 1])
+def test_training_goes_through_it_with_checkpoints_too(llama, long_prompts, rows):
+    inputs = prompt(*[[5, PICTURE, 6, 7, 20], [5, PICTURE, 6, PICTURE, 9, 11]][:rows])
     inputs["labels"] = inputs["input_ids"].masked_fill(inputs["input_ids"] == IMAGE, -100)
     other = copy.deepcopy(llama).train()
     other.gradient_checkpointing_enable()
