@@ -1,10 +1,11 @@
 """Qwen-VL: rotary positions in time and space that travel with the prompt, and features of earlier layers."""
 
 import copy
+from dataclasses import dataclass
 
 import pytest
 import torch
-from asking import SPEC, answer, reduced
+from asking import SPEC, answer, logits, reduced
 from builders import IMAGE
 from families import FAMILIES, VIDEO, Picture, rows_of
 from steps import spliced
@@ -55,6 +56,54 @@ def test_deepstack_is_cut_as_the_features_are():
         assert torch.equal(output.pooler_output[picture], own.pooler_output[picture][index])
         for level, theirs in zip(output.deepstack_features, own.deepstack_features, strict=True):
             assert torch.equal(level[picture], theirs[picture][index])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Every(prumerge.Reducer):
+    """All tokens, in an order of its own."""
+
+    backwards: bool = True
+
+    def __call__(self, tokens):
+        index = torch.arange(len(tokens))
+        return prumerge.Reduction(index.flip(0) if self.backwards else index)
+
+
+@pytest.mark.parametrize("modality", ["image", "video"])
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("name", ["Qwen2VL", "Qwen25VL", "Qwen3VL"])
+def test_keeping_all_in_whatever_order_is_the_untouched_model(name, backwards, modality):
+    family = FAMILIES[name]
+    model, rows = family.model(), rows_of(family, modality)
+    shorter = reduced(model, family.prompt(*rows), Every(backwards=backwards))
+    assert torch.equal(logits(model, shorter), logits(model, family.prompt(*rows)))
+
+
+@pytest.mark.parametrize("moved", ["all", "without deepstack", "without positions"])
+@pytest.mark.parametrize("name", ["Qwen2VL", "Qwen25VL", "Qwen3VL"])
+def test_tokens_that_change_places_with_all_that_is_theirs_are_read_alike(name, moved):
+    """Tokens see those before them, so that their order says something by itself; not so where the first
+    layer's attention is silent and words alone read the second's. Then a token is what it is and where it
+    stands in the picture, and what Qwen3-VL adds to it behind the first layer."""
+    family = FAMILIES[name]
+    model, rows = family.model(), rows_of(family)[:1]
+    text = model.model.language_model
+    with torch.no_grad():
+        text.layers[0].self_attn.o_proj.weight.zero_()
+    text.layers, text.config.num_hidden_layers = text.layers[:2], 2
+    shorter = reduced(model, family.prompt(*rows), "topk:keep=6")
+    before = logits(model, shorter)[0, -1]
+    encoded, [at] = shorter["mm_encoder_outputs"]["image"], (shorter["input_ids"] == IMAGE).nonzero()[:, 1:].T
+    back = at.flip(0)
+    encoded.pooler_output = [encoded.pooler_output[0].flip(0)]
+    levels = getattr(encoded, "deepstack_features", None)
+    if levels is not None and moved != "without deepstack":
+        encoded.deepstack_features = [[level[0].flip(0)] for level in levels]
+    if moved != "without positions":
+        shorter["position_ids"][1:, :, at] = shorter["position_ids"][1:, :, back]
+    after = logits(model, shorter)[0, -1]
+    alike = moved == "all" or (moved == "without deepstack" and levels is None)
+    assert torch.allclose(after, before, atol=1e-5) == alike
 
 
 @pytest.mark.parametrize("name", ["Qwen25VL", "Qwen3VL"])
