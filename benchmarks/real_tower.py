@@ -18,10 +18,10 @@ Written down before anything was looked at:
 - Every method of the catalogue that works before the language model and needs neither words nor several
   frames, but `none`, hands over exactly 16, 36, 64 and 144 tokens, its options left at their defaults.
 - Three readings. Plain: each token counts once. Sizes: the logarithm of `Reduction.sizes` is added to its
-  attention logits in every layer, as `size_bias` does it; for methods that only prune this is plain. Nearest:
-  every patch counts for the token left whose key is the most similar (cosine), and the logarithm of that
-  count is added; these counts are not the method's own, they ask what a choice says to a reader who is told
-  what each token stands for.
+  attention logits in every layer, as `size_bias` did when this was planned; for methods that only prune this
+  is plain. Nearest: every patch counts for the token left whose key is the most similar (cosine), and the
+  logarithm of that count is added, as `size_bias` does since: what a choice says to a reader who is told what
+  each token stands for.
 - Better means: a higher cosine than an even grid (`spatial`) has, read plain, at the same count and layers on
   the same kind of pictures, with a 95 % interval of the paired difference (bootstrap over pictures) that
   excludes 0; worse likewise.
@@ -62,6 +62,7 @@ from prumerge.evaluate.plan import at
 from prumerge.evaluate.statistics import clustered_interval
 from prumerge.models._pictures import pictures
 from prumerge.models._vision import Encoded, _scored
+from prumerge.scores import depth_of
 from prumerge.tokens import Reduction, VisualTokens
 
 SIDE, GRID, COUNTS, LAYERS, RIVAL = 336, 24, (16, 36, 64, 144), (1, 3, 6), "spatial"
@@ -220,7 +221,7 @@ def before(
         *scores(first),
         heads=tower.config.num_attention_heads,
         class_token=True,
-        scores_of=lambda layer: scores({"first": 0, "writer": first - 1}[layer]),
+        scores_of=lambda layer: scores(depth_of(layer, writer=first - 1, layers=len(tower.encoder.layer))),
     )
     return pictures(encoded, *grid)[0]
 
