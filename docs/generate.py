@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from choosing_table import choosing
+from claims_table import claims
 from handed_in_tables import handed_in
 from PIL import Image
 from real_tower_tables import real_tower_counts, real_tower_layers, real_tower_outliers
@@ -357,6 +358,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         unseen,
         video,
         tables,
+        claims,
         speed,
         selection,
         medoids_cost,
