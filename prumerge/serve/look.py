@@ -1,0 +1,133 @@
+"""What the page at / is told: what there is to choose from, and what a method keeps of a picture."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+
+from prumerge.catalogue import entry
+from prumerge.drawing import owners
+from prumerge.pipeline.decide import Decision
+from prumerge.reducer import Reducer
+from prumerge.serve.asked import Allowed, Asked
+from prumerge.serve.encoder import Encoder
+from prumerge.serve.refusal import Refusal
+from prumerge.spec import make
+
+PAGE = Path(__file__).parent / "page"
+"""What is served at /."""
+
+HEADERS = {
+    "content-security-policy": "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",  # a newer version has other files of the same names
+}
+
+
+class Page(StaticFiles):
+    """The files of the page, which asks nobody but this server."""
+
+    def __init__(self, folder: Path = PAGE) -> None:
+        super().__init__(directory=folder, html=True)
+
+    def file_response(self, *arguments: Any, **options: Any) -> Response:
+        response = super().file_response(*arguments, **options)
+        response.headers.update(HEADERS)
+        return response
+
+
+def samples() -> list[dict[str, Any]]:
+    """The sample pictures as data URLs, with what to ask about them."""
+    from prumerge.tiny import samples as shipped
+
+    return [
+        {
+            "name": one.path.name,
+            "url": f"data:image/jpeg;base64,{base64.b64encode(one.path.read_bytes()).decode()}",
+            "questions": [{"text": each.text, "answer": each.answer} for each in one.questions],
+        }
+        for one in shipped()
+    ]
+
+
+def methods(allowed: Allowed) -> list[dict[str, Any]]:
+    """The methods that requests may name, that of requests which name none first."""
+    default = make(allowed.default)
+    others = [make(name) for name in sorted(allowed.names) if name != str(_unbudgeted(default))]
+    return [_described(one) for one in (default, *others)]
+
+
+def _described(method: Reducer) -> dict[str, Any]:
+    free = _unbudgeted(method)
+    parts = [entry(str(part).partition(":")[0]) for part in method.parts]
+    last = method.parts[-1]
+    return {
+        "reducer": str(free),
+        "summary": parts[-1].summary,
+        "keep": last.keep if free != method else None,
+        "budget": "keep" in {field.name for field in fields(last)} and str(free) != "none",
+        "adaptive": last.adaptive,
+        "reads": any("text" in part.needs for part in parts),
+        "draws": method.placed.layers is None,
+    }
+
+
+def _unbudgeted(method: Reducer) -> Reducer:
+    """The same with the budget that its last method has by itself, so that `keep` may be given beside it."""
+    if len(method.parts) > 1:
+        return make("+".join(str(part) for part in (*method.parts[:-1], _unbudgeted(method.parts[-1]))))
+    if method.parts[0] is not method:  # over frames: its budget is inside
+        return method
+    return replace(method, keep=type(method).keep)
+
+
+async def look(encoder: Encoder, asked: Asked) -> dict[str, Any]:
+    """What the method of a question keeps of its one picture, and which patches each token stands for.
+
+    Raises Refusal where that is not known before the question is answered, or is no picture in one piece.
+    """
+    if len(asked.pictures) != 1:
+        raise Refusal("show one picture to look at what is kept of it", param="messages")
+    if asked.pipeline.placed.layers is not None:
+        raise Refusal(
+            f"{asked.pipeline.method} drops tokens between layers of the language model, while it answers; "
+            "ask to see what it says",
+            param="reducer",
+            code="not_drawable",
+        )
+    ((decision, took),) = await encoder.look(asked)
+    drawn = await asyncio.to_thread(drawing, decision)
+    return {
+        "reducer": str(asked.pipeline.method),
+        **drawn,
+        "encode_ms": round(took.encode, 2),
+        "reduce_ms": round(took.reduce, 2),
+    }
+
+
+def drawing(decision: Decision) -> dict[str, Any]:
+    """Rows and columns of the picture's patches; for each token the patch at which it stands, and for each
+    patch the token that took most of it, or -1. Raises Refusal for a picture that is read in tiles."""
+    tokens = decision.tokens
+    frames, rows, columns = grid = tokens.picture_grid
+    if frames != 1 or tokens.tiles:
+        raise Refusal(
+            "this model reads the picture in tiles, which are not drawn here; ask to see what it answers",
+            code="not_drawable",
+        )
+    reduction = tokens.whole(decision.reduction)
+    return {
+        "grid": [rows, columns],
+        "kept": reduction.index.tolist(),
+        "owner": owners(grid, reduction).tolist(),
+        "visual_tokens": tokens.patches,
+        "visual_tokens_kept": len(reduction),
+    }
