@@ -197,7 +197,7 @@ class Encoder:
                 decisions = pipeline.decide([one for job in alike for one in seen[job.shown].pictures])
                 reduce_ms = watch.lap()
                 embeddings = pipeline.project(seen[alike[0].shown].prompt, decisions)
-                took = Took(encode_ms + watch.lap(), reduce_ms)
+                took = Took(encode_ms + watch.lap(), reduce_ms, remembered=not encode_ms)
                 made = iter(zip(decisions, embeddings, strict=True))
                 for job in alike:
                     part = [next(made) for _ in seen[job.shown].pictures]

@@ -35,7 +35,7 @@ HEADERS = {
 class Page(StaticFiles):
     """The files of the page, which asks nobody but this server."""
 
-    def __init__(self, folder: Path = PAGE) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__(directory=folder, html=True)
 
     def file_response(self, *arguments: Any, **options: Any) -> Response:
@@ -108,6 +108,7 @@ async def look(encoder: Encoder, asked: Asked) -> dict[str, Any]:
     return {
         "reducer": str(asked.pipeline.method),
         **drawn,
+        "remembered": took.remembered,
         "encode_ms": round(took.encode, 2),
         "reduce_ms": round(took.reduce, 2),
     }

@@ -19,6 +19,8 @@ class Took:
     """Of vision tower and projector."""
     reduce: float = 0
     """Of the method."""
+    remembered: bool = False
+    """Whether the vision tower had seen all of its pictures before."""
 
     @classmethod
     def together(cls, pictures: Sequence[Reduced]) -> Took:

@@ -2,7 +2,8 @@
 
 import { events } from "./api.js";
 
-const ms = (value) => (value === undefined ? "" : `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`);
+export const ms = (value) => (value === undefined ? "" : `${value.toFixed(value < 10 ? 1 : 0)} ms`);
+const stage = (value) => (value === 0 ? "remembered" : ms(value));
 
 /** One answer's place on the page. */
 export class Answer {
@@ -38,10 +39,10 @@ export class Answer {
     this.node.dataset.state = "done";
     this.#tell([
       ["Visual tokens", seen.visual_tokens_kept],
-      ["Prompt", usage && `${usage.prompt_tokens} tokens`],
-      ["Answer", usage && `${usage.completion_tokens} tokens`],
-      ["Encode", ms(seen.encode_ms)],
-      ["Reduce", ms(seen.reduce_ms)],
+      ["Prompt tokens", usage?.prompt_tokens],
+      ["Answer tokens", usage?.completion_tokens],
+      ["Encode", stage(seen.encode_ms)],
+      ["Reduce", stage(seen.reduce_ms)],
       ["First token", ms(first)],
       ["Whole answer", ms(whole)],
     ]);
@@ -65,7 +66,7 @@ export function verdict(few, all, right) {
   const same = few.text === all.text ? "The same answer" : "Another answer";
   const times = all.first / few.first;
   const sooner = times > 1.05 ? `, ${times.toFixed(1)} times sooner` : "";
-  return `${same}${sooner}.${right ? ` The right one is: ${right}.` : ""}`;
+  return `${same}${sooner}.${right ? ` The right one: ${right}.` : ""}`;
 }
 
 export function make(tag, name = "", text = "") {

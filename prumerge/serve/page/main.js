@@ -1,6 +1,6 @@
 // What is chosen, and what follows from it.
 
-import { Answer, make, verdict } from "./answers.js";
+import { Answer, make, ms, verdict } from "./answers.js";
 import { get, key, post } from "./api.js";
 import { nearest, stops } from "./budget.js";
 import { brief, line } from "./curl.js";
@@ -30,7 +30,7 @@ let again = false; // whether something was chosen meanwhile
 async function look(anew = false) {
   if (!state.picture || !state.method) return;
   tellCurl();
-  if (!state.method.draws) return undrawn("it drops tokens while the model answers, so ask to see what it says");
+  if (!state.method.draws) return undrawn("This method drops tokens while the model answers: ask to see what it says.");
   if (looking && !anew) {
     again = true;
     return;
@@ -53,6 +53,7 @@ function drawn(found) {
   say("");
   const { visual_tokens: all, visual_tokens_kept: left } = found;
   tokens.show(state.picture.image, found);
+  at("counts").hidden = false;
   at("count").textContent = left;
   at("of").textContent = `of ${all} visual tokens, ${((100 * left) / all).toFixed(1)} %`;
   at("bar").style.width = `${(100 * left) / all}%`;
@@ -65,17 +66,15 @@ function drawn(found) {
   tellBudget();
 }
 
-const took = ({ encode_ms: encode, reduce_ms: reduce }) =>
-  `encoded in ${encode.toFixed(encode < 10 ? 1 : 0)} ms, reduced in ${reduce.toFixed(1)} ms`;
+const took = ({ remembered, encode_ms: encode, reduce_ms: reduce }) =>
+  `${remembered ? "encoded before" : `encoded in ${ms(encode)}`}, reduced in ${ms(reduce)}`;
 
 /** The picture alone, and why. */
 function undrawn(why) {
   looking?.abort();
   looking = null;
   tokens.show(state.picture.image, null);
-  at("count").textContent = "–";
-  at("of").textContent = "visual tokens";
-  at("bar").style.width = "0";
+  at("counts").hidden = true;
   at("took").textContent = why;
   at("canvas").setAttribute("aria-label", "The picture");
 }
@@ -141,6 +140,9 @@ async function take(opening, questions = []) {
     return;
   }
   say("");
+  asking?.abort();
+  at("answers").hidden = true;
+  at("verdict").textContent = "";
   tokens.show(state.picture.image, null);
   state.right = Object.fromEntries(questions.map(({ text, answer }) => [text, answer]));
   at("questions").replaceChildren(...questions.map(({ text }) => chip(text)));

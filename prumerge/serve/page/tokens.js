@@ -66,13 +66,14 @@ export class Tokens {
     };
     if (this.chosen >= 0) {
       const other = (own, at) => own !== this.chosen && at !== kept[this.chosen];
-      this.#grey(other, paint);
-      paint(paper, 0.78, other);
+      this.#grey((own, at) => other(own, at) && !standing.has(at), paint);
+      paint(paper, 0.66, (own, at) => other(own, at) && !standing.has(at));
+      paint(paper, 0.5, (own, at) => other(own, at) && standing.has(at));
       this.#edge(rows, columns, cell);
     } else if (this.view === "kept") {
       const lost = (_, at) => !standing.has(at);
       this.#grey(lost, paint);
-      paint(paper, 0.82, lost);
+      paint(paper, 0.66, lost);
     } else {
       this.#grey(() => true, paint);
       const rest = (own) => own < 0 || this.sizes[own] > owner.length / 2; // one token for all the rest
