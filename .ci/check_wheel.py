@@ -8,7 +8,15 @@ from pathlib import Path
 from zipfile import ZipFile
 
 LIMIT = 20 * 2**20
-WANTED = ("prumerge/py.typed", "prumerge/tiny/weights/model.safetensors", "prumerge/tiny/NOTICE")
+WANTED = (
+    "prumerge/py.typed",
+    "prumerge/tiny/weights/model.safetensors",
+    "prumerge/tiny/NOTICE",
+    *(
+        f"prumerge/serve/page/{name}"
+        for name in ("index.html", "style.css", "main.js", "tokens.js", "icon.svg")
+    ),
+)
 UNWANTED = re.compile(r"prumerge/tiny/(train|learn_|draw_)|(^|/)(tests|benchmarks|docs)/")
 
 

@@ -90,10 +90,12 @@ def test_a_large_picture_is_made_smaller_before_it_is_sent(page, tmp_path):
     page.says("took", "sent as 1600 × 800 pixels")
 
 
-def test_a_sample_brings_its_questions(page):
+def test_a_sample_brings_its_questions_and_no_token_of_another(page, keys):
     before = page.at("count").text
+    page.at("canvas").send_keys(keys.END)
     page.all("#samples button")[3].click()
     page.until(lambda: page.at("count").text != before)
+    assert page.at("token").text == ""
     assert [one.text for one in page.all("#questions button")] == [q.text for q in samples()[3].questions]
 
 
@@ -224,7 +226,9 @@ def test_nothing_is_cut_off_at_phone_width(page):
         page.resize(width, 780)
         assert page.run("return innerWidth") == width
         assert page.run("return document.documentElement.scrollWidth") <= width
-        ends = "return [...document.querySelectorAll('main *')].map((one) => one.getBoundingClientRect().right)"
+        ends = (
+            "return [...document.querySelectorAll('main *')].map((one) => one.getBoundingClientRect().right)"
+        )
         assert max(page.run(ends)) <= width
 
 

@@ -42,7 +42,8 @@ def noise(seed):
 
 
 @pytest.mark.parametrize(
-    ("reducer", "keep"), [("prumerge", None), ("prumerge", 12), ("pool", 36), ("cdpruner", 24), ("none", None)]
+    ("reducer", "keep"),
+    [("prumerge", None), ("prumerge", 12), ("pool", 36), ("cdpruner", 24), ("none", None)],
 )
 def test_what_is_drawn_is_what_the_command_line_draws(server, tiny, picture, reducer, keep):
     found = select(server, body(picture, reducer, **({"keep": keep} if keep else {}))).json()
@@ -75,7 +76,10 @@ def test_one_encoding_serves_every_budget_and_the_answer(server, monkeypatch):
 def test_only_the_pictures_looked_at_last_are_remembered(server):
     for seed in range(LOOKED_AT + 1):
         select(server, body(noise(seed)))
-    assert [select(server, body(noise(seed))).json()["remembered"] for seed in (LOOKED_AT, 0)] == [True, False]
+    assert [select(server, body(noise(seed))).json()["remembered"] for seed in (LOOKED_AT, 0)] == [
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(

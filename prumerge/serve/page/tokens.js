@@ -18,6 +18,7 @@ export class Tokens {
   /** A picture, and what is kept of it: null while nobody knows. */
   show(image, found) {
     Object.assign(this, { image, found, chosen: -1 });
+    this.told(-1);
     if (found) this.sizes = found.kept.map((_, token) => found.owner.filter((own) => own === token).length);
     this.draw();
   }
@@ -140,6 +141,7 @@ export class Tokens {
     path.rect((at % columns) * cell, Math.floor(at / columns) * cell, cell, cell);
     const accent = getComputedStyle(this.canvas).getPropertyValue("--accent").trim();
     const scale = this.canvas.width / (this.canvas.clientWidth || this.canvas.width);
+    context.lineCap = "square";
     for (const [style, width] of [["white", 4], [accent, 2]]) {
       context.strokeStyle = style;
       context.lineWidth = width * scale;
