@@ -12,10 +12,9 @@ WANTED = (
     "prumerge/py.typed",
     "prumerge/tiny/weights/model.safetensors",
     "prumerge/tiny/NOTICE",
-    *(
-        f"prumerge/serve/page/{name}"
-        for name in ("index.html", "style.css", "main.js", "tokens.js", "icon.svg")
-    ),
+    "prumerge/serve/page/index.html",
+    "prumerge/serve/page/style.css",
+    "prumerge/serve/page/main.js",
 )
 UNWANTED = re.compile(r"prumerge/tiny/(train|learn_|draw_)|(^|/)(tests|benchmarks|docs)/")
 

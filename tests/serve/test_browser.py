@@ -87,7 +87,7 @@ def test_a_picture_is_dropped_anywhere(page):
 def test_a_large_picture_is_made_smaller_before_it_is_sent(page, tmp_path):
     Image.effect_noise((2200, 1100), 90).save(tmp_path / "large.png")
     page.at("file").send_keys(str(tmp_path / "large.png"))
-    page.says("took", "sent as 1600 × 800 pixels")
+    page.says("took", "sent as 1600 x 800 pixels")
 
 
 def test_a_sample_brings_its_questions_and_no_token_of_another(page, keys):

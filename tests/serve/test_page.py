@@ -48,7 +48,8 @@ def noise(seed):
 def test_what_is_drawn_is_what_the_command_line_draws(server, tiny, picture, reducer, keep):
     found = select(server, body(picture, reducer, **({"keep": keep} if keep else {}))).json()
     method = prumerge.make(reducer if keep is None else f"{reducer}:keep={keep}")
-    tokens, reduction = look(*tiny, picture, method, WORDS)
+    model, processor = tiny
+    tokens, reduction = look(model, processor, picture, method, WORDS)
     assert found["reducer"] == str(method)
     assert found["grid"] == [24, 24]
     assert found["kept"] == reduction.index.tolist()

@@ -13,7 +13,7 @@ export async function fromFile(file) {
       return { name: file.name, url: await dataUrl(file), image, note: "" };
     }
     const { url, width, height } = smaller(image);
-    return { name: file.name, url, image, note: `sent as ${width} × ${height} pixels` };
+    return { name: file.name, url, image, note: `sent as ${width} x ${height} pixels` };
   } finally {
     URL.revokeObjectURL(own);
   }
