@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from starlette.staticfiles import StaticFiles
 
 from prumerge.catalogue import entry
 from prumerge.drawing import owners
+from prumerge.errors import PrumergeError
 from prumerge.pipeline.decide import Decision
 from prumerge.reducer import Reducer
 from prumerge.serve.asked import Allowed, Asked
 from prumerge.serve.encoder import Encoder
 from prumerge.serve.refusal import Refusal
-from prumerge.spec import make
+from prumerge.spec import make, with_keep
 
 PAGE = Path(__file__).parent / "page"
 """What is served at /."""
@@ -73,11 +74,21 @@ def _described(method: Reducer) -> dict[str, Any]:
         "reducer": str(free),
         "summary": parts[-1].summary,
         "keep": last.keep if free != method else None,
-        "budget": "keep" in {field.name for field in fields(last)} and str(free) != "none",
+        "budget": _takes_a_budget(free),
         "adaptive": last.adaptive,
         "reads": any("text" in part.needs for part in parts),
         "draws": method.placed.layers is None,
     }
+
+
+def _takes_a_budget(method: Reducer) -> bool:
+    if str(method) == "none":
+        return False
+    try:
+        make(with_keep(str(method), 1))
+    except PrumergeError:  # it is given already, or something in its place
+        return False
+    return True
 
 
 def _unbudgeted(method: Reducer) -> Reducer:
@@ -116,12 +127,13 @@ async def look(encoder: Encoder, asked: Asked) -> dict[str, Any]:
 
 def drawing(decision: Decision) -> dict[str, Any]:
     """Rows and columns of the picture's patches; for each token the patch at which it stands, and for each
-    patch the token that took most of it, or -1. Raises Refusal for a picture that is read in tiles."""
+    patch the token that took most of it, or -1. Raises Refusal where they are none of one grid of patches."""
     tokens = decision.tokens
     frames, rows, columns = grid = tokens.picture_grid
-    if frames != 1 or tokens.tiles:
+    if frames != 1 or tokens.tiles or rows == 1 < columns:  # such as the queries of a Q-Former
         raise Refusal(
-            "this model reads the picture in tiles, which are not drawn here; ask to see what it answers",
+            "this model reads the picture in tiles, or not as patches, which is not drawn here; ask to see "
+            "what it answers",
             code="not_drawable",
         )
     reduction = tokens.whole(decision.reduction)

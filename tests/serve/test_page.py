@@ -43,7 +43,7 @@ def noise(seed):
 
 @pytest.mark.parametrize(
     ("reducer", "keep"),
-    [("prumerge", None), ("prumerge", 12), ("pool", 36), ("cdpruner", 24), ("none", None)],
+    [("prumerge", None), ("prumerge", 12), ("pool", 36), ("cdpruner", 24), ("tome", None), ("none", None)],
 )
 def test_what_is_drawn_is_what_the_command_line_draws(server, tiny, picture, reducer, keep):
     found = select(server, body(picture, reducer, **({"keep": keep} if keep else {}))).json()
@@ -102,12 +102,13 @@ def test_what_cannot_be_drawn_is_one_sentence_in_openais_form(server, change, st
     assert server.front.held == 0
 
 
-def test_a_picture_in_tiles_is_not_drawn():
+@pytest.mark.parametrize(("grid", "tiles"), [((1, 2, 4), ((2, 2), (2, 2))), ((1, 1, 8), ()), ((2, 2, 2), ())])
+def test_what_is_no_grid_of_patches_is_not_drawn(grid, tiles):
     features, queries, keys = torch.randn(3, 9, 8)
-    tokens = prumerge.VisualTokens.from_class_sequence(features, queries, keys, heads=2, grid=(1, 1, 8))
+    tokens = prumerge.VisualTokens.from_class_sequence(features, queries, keys, heads=2, grid=grid)
     (decision,) = decide(prumerge.make("spatial:keep=2"), [tokens])
-    with pytest.raises(Refusal, match="reads the picture in tiles"):
-        drawing(replace(decision, tokens=replace(tokens, tiles=((2, 2), (2, 2)))))
+    with pytest.raises(Refusal, match="which is not drawn here"):
+        drawing(replace(decision, tokens=replace(tokens, tiles=tiles)))
 
 
 @pytest.mark.parametrize(
@@ -117,6 +118,7 @@ def test_a_picture_in_tiles_is_not_drawn():
         ("prumerge:keep=36", "prumerge", 36),
         ("prumerge:keep=36,k=8", "prumerge:k=8", 36),
         ("tome:r=40+prumerge:keep=0.25", "tome:r=40+prumerge", 0.25),
+        ("topk@merged", "topk@merged", None),
     ],
 )
 def test_the_servers_own_method_comes_first_and_takes_other_budgets(default, reducer, keep):
@@ -125,6 +127,11 @@ def test_the_servers_own_method_comes_first_and_takes_other_budgets(default, red
     assert (first["reducer"], first["keep"], first["budget"]) == (reducer, keep, True)
     assert {"none", "pool"} <= {one["reducer"] for one in others}
     assert all(one["reducer"] != reducer for one in others)
+
+
+@pytest.mark.parametrize("default", ["none", "pool:grid=6x6", "topk:keep=9@merged"])
+def test_a_method_whose_budget_is_no_question_has_no_slider(default):
+    assert not methods(Allowed.of(default, [], DEFAULT))[0]["budget"]
 
 
 def test_methods_say_what_they_need(server):

@@ -38,11 +38,14 @@ async function look(anew = false) {
   looking?.abort();
   const own = (looking = new AbortController());
   again = false;
+  const slow = setTimeout(() => own === looking && (at("took").textContent = "looking …"), 300);
   try {
     const found = await post("page/select", body(), own.signal);
     if (own === looking) drawn(found);
   } catch (error) {
     if (own === looking) failed(error);
+  } finally {
+    clearTimeout(slow);
   }
   if (own !== looking) return;
   looking = null;
@@ -91,13 +94,10 @@ function say(sentence) {
   at("error").hidden = !sentence;
 }
 
-let asking = null;
+let asking = null; // the controller of the question under way
 
 async function ask() {
-  if (asking) {
-    asking.abort();
-    return;
-  }
+  asking?.abort();
   if (!state.picture || !state.method) return;
   const own = (asking = new AbortController());
   const more = { stream: true, stream_options: { include_usage: true }, max_tokens: 128 };
@@ -109,6 +109,7 @@ async function ask() {
   at("answers").hidden = false;
   at("verdict").textContent = "";
   at("send").textContent = "Stop";
+  if (!plain) all[0].wait("comes next");
   const said = [];
   try {
     // One after the other: together they would wait for each other, and no time would be their own.
@@ -121,12 +122,14 @@ async function ask() {
         if (own.signal.aborted) break;
       }
     }
-    if (said.length === 2) {
+    if (said.length === 2 && own === asking) {
       at("verdict").textContent = verdict(...said, state.right[at("question").value.trim()]);
     }
   } finally {
-    asking = null;
-    at("send").textContent = "Ask";
+    if (own === asking) {
+      asking = null;
+      at("send").textContent = "Ask";
+    }
   }
 }
 
@@ -224,7 +227,8 @@ at("file").addEventListener("change", () => {
 });
 at("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  ask();
+  if (asking) asking.abort();
+  else ask();
 });
 let typing;
 at("question").addEventListener("input", () => {
