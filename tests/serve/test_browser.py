@@ -156,7 +156,7 @@ def test_both_answers_stream_side_by_side_with_tokens_and_milliseconds(page):
     facts = [dict(zip(*[iter(one.text.split("\n")[2:])] * 2, strict=True)) for one in (few, every)]
     assert [one["Visual tokens"] for one in facts] == [str(page.kept), "576"]
     for one in facts:
-        assert all(one[stage].endswith((" ms", "remembered")) for stage in ("Encode", "Reduce"))
+        assert all(one[stage].endswith((" ms", "cached")) for stage in ("Encode", "Reduce"))
         assert one["First token"].endswith(" ms") and one["Whole answer"].endswith(" ms")
     assert page.at("verdict").text.startswith("The same answer")
 

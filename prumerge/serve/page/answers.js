@@ -3,7 +3,7 @@
 import { events } from "./api.js";
 
 export const ms = (value) => (value === undefined ? "" : `${value.toFixed(value < 10 ? 1 : 0)} ms`);
-const stage = (value) => (value === 0 ? "remembered" : ms(value));
+const stage = (value) => (value === 0 ? "cached" : ms(value));
 
 /** One answer's place on the page. */
 export class Answer {
