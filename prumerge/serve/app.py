@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from prumerge.serve.asked import Asked
 from prumerge.serve.front import Front
-from prumerge.serve.look import PAGE, Page, look, methods, samples
+from prumerge.serve.look import PAGE, look, methods, page, samples
 from prumerge.serve.refusal import Refusal, busy, refusal_of
 
 log = logging.getLogger("prumerge.serve")
@@ -53,7 +53,7 @@ def make_app(front: Front) -> FastAPI:
         app.add_route("/page/samples", http.samples, ["GET"])
         app.add_route("/page/methods", http.methods, ["GET"])
         app.add_route("/page/select", http.select, ["POST"])
-        app.mount("/", Page(PAGE))
+        app.router.routes.extend(page(PAGE))
     app.add_exception_handler(HTTPException, _not_here)
     return app
 

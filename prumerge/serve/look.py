@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from starlette.responses import Response
-from starlette.staticfiles import StaticFiles
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
 
 from prumerge.catalogue import entry
 from prumerge.drawing import owners
@@ -33,16 +34,20 @@ HEADERS = {
 }
 
 
-class Page(StaticFiles):
-    """The files of the page, which asks nobody but this server."""
+# Said here, since what an operating system guesses of a script may be none, and would then not run.
+_KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(directory=folder, html=True)
 
-    def file_response(self, *arguments: Any, **options: Any) -> Response:
-        response = super().file_response(*arguments, **options)
-        response.headers.update(HEADERS)
-        return response
+def page(folder: Path) -> list[Route]:
+    """A route for each file of a page, for index.html it is /."""
+
+    def route(path: Path) -> Route:
+        async def sent(_: Request) -> Response:
+            return FileResponse(path, headers=HEADERS, media_type=_KINDS[path.suffix])
+
+        return Route("/" if path.name == "index.html" else f"/{path.name}", sent, methods=["GET"])
+
+    return [route(path) for path in sorted(folder.iterdir()) if path.suffix in _KINDS]
 
 
 def samples() -> list[dict[str, Any]]:
