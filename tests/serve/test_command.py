@@ -47,6 +47,13 @@ def test_a_port_that_is_taken_is_one_sentence(run):
     assert (code, "take another --port" in error) == (2, True)
 
 
+def test_an_operator_says_whether_there_is_a_page(run, monkeypatch):
+    fronts = []
+    monkeypatch.setattr("prumerge.serve.run.run", lambda front, host, port: fronts.append(front))
+    assert [run("serve", *more)[0] for more in ([], ["--no-page"])] == [0, 0]
+    assert [front.page for front in fronts] == [True, False]
+
+
 def test_no_answer_waits_for_an_acknowledgement():
     with listening_on("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
         accepted, _ = listening.accept()
