@@ -8,7 +8,14 @@ from pathlib import Path
 from zipfile import ZipFile
 
 LIMIT = 20 * 2**20
-WANTED = ("prumerge/py.typed", "prumerge/tiny/weights/model.safetensors", "prumerge/tiny/NOTICE")
+WANTED = (
+    "prumerge/py.typed",
+    "prumerge/tiny/weights/model.safetensors",
+    "prumerge/tiny/NOTICE",
+    "prumerge/serve/page/index.html",
+    "prumerge/serve/page/style.css",
+    "prumerge/serve/page/main.js",
+)
 UNWANTED = re.compile(r"prumerge/tiny/(train|learn_|draw_)|(^|/)(tests|benchmarks|docs)/")
 
 

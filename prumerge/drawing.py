@@ -48,7 +48,7 @@ def show(
         )
     cell = max(4, _PANEL // max(rows, columns))
     width, height = columns * cell, rows * cell
-    owner = _owners(grid, reduction).view(frames, rows, columns).numpy()
+    owner = owners(grid, reduction).view(frames, rows, columns).numpy()
     kept = torch.zeros(frames * rows * columns, dtype=torch.bool)
     kept[reduction.index.cpu()] = True
     kept_map = kept.view(frames, rows, columns).numpy()
@@ -110,7 +110,7 @@ def plot_attention(tokens: VisualTokens, *, split_heads: bool = False, iqr: floa
     return figure
 
 
-def _owners(grid: tuple[int, int, int], reduction: Reduction) -> Int[torch.Tensor, "N"]:
+def owners(grid: tuple[int, int, int], reduction: Reduction) -> Int[torch.Tensor, "N"]:
     """For each patch the row that it is assigned to, or else that took most of it, the nearest of equals; -1
     where none did."""
     if reduction.assignment is not None:

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import prumerge
-from prumerge.drawing import _owners, plot_attention
+from prumerge.drawing import owners, plot_attention
 from prumerge.errors import PrumergeError
 from prumerge.tokens import Reduction
 
@@ -36,18 +36,18 @@ def test_a_wide_picture_is_cropped_as_the_model_sees_it():
 
 def test_each_patch_belongs_to_the_row_that_took_most_of_it():
     weights = torch.tensor([[1.0, 0.3, 0.0, 0.1], [0.0, 0.2, 0.0, 0.6]])
-    assert _owners((1, 2, 2), Reduction(torch.tensor([0, 3]), weights)).tolist() == [0, 0, -1, 1]
+    assert owners((1, 2, 2), Reduction(torch.tensor([0, 3]), weights)).tolist() == [0, 0, -1, 1]
 
 
 def test_a_patch_belongs_to_the_row_it_is_assigned_to():
     weights, own = torch.tensor([[1.0, 0.3, 0.0, 0.1], [0.0, 0.2, 0.0, 0.6]]), torch.tensor([0, 1, 1, 1])
     for given in (weights, None):
-        assert _owners((1, 2, 2), Reduction(torch.tensor([0, 3]), given, own)).tolist() == [0, 1, 1, 1]
+        assert owners((1, 2, 2), Reduction(torch.tensor([0, 3]), given, own)).tolist() == [0, 1, 1, 1]
 
 
 def test_of_equal_rows_the_nearest_owns_a_patch():
     weights = torch.tensor([[1.0, 0.2, 0.2, 0.0], [0.0, 0.2, 0.2, 1.0]])
-    assert _owners((1, 1, 4), Reduction(torch.tensor([0, 3]), weights)).tolist() == [0, 0, 1, 1]
+    assert owners((1, 1, 4), Reduction(torch.tensor([0, 3]), weights)).tolist() == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize("grid", [(1, 24, 24), (1, 3, 7), (1, 1, 1), (2, 4, 5)])

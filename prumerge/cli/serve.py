@@ -34,6 +34,7 @@ def serve(
     allow_remote_images: Annotated[
         bool, typer.Option("--allow-remote-images", help="Fetch pictures from public http(s) addresses.")
     ] = False,
+    no_page: Annotated[bool, typer.Option("--no-page", help="Serve no page at /.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Pictures and questions that go together.")] = 16,
     wait_ms: Annotated[float, typer.Option(min=0, help="Milliseconds that each waits for others.")] = 5,
     cache_mb: Annotated[int, typer.Option(min=0, help="MiB of reduced pictures to remember.")] = 256,
@@ -82,6 +83,7 @@ def serve(
             limits=limits,
             key=api_key,
             remote=allow_remote_images,
+            page=not no_page,
         )
         front = build(*open_model(model, device), settings)
     if host not in ("127.0.0.1", "localhost", "::1") and api_key is None:

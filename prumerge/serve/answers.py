@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from prumerge.serve.reduced import Reduced
+from prumerge.serve.reduced import Reduced, Took
 
 
 def visual(pictures: Sequence[Reduced], kept: float | None = None) -> dict[str, Any]:
-    """Visual tokens before and after reduction, newlines between them included; `kept`, where layers of the
-    language model prune as well, is their average over the layers."""
+    """Visual tokens before and after reduction, newlines between them included, and the milliseconds of both
+    stages before the language model; `kept`, where its layers prune as well, is their average over them."""
     if kept is None:
         kept = sum(len(one.left.standing) for one in pictures)
+    took = Took.together(pictures)
     return {
         "visual_tokens": sum(one.left.placeholders for one in pictures),
         "visual_tokens_kept": int(kept) if kept == int(kept) else round(kept, 2),
+        "encode_ms": round(took.encode, 2),
+        "reduce_ms": round(took.reduce, 2),
     }
 
 

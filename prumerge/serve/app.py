@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -20,14 +19,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.staticfiles import StaticFiles
 
 from prumerge.serve.asked import Asked
 from prumerge.serve.front import Front
+from prumerge.serve.look import PAGE, look, methods, page, samples
 from prumerge.serve.refusal import Refusal, busy, refusal_of
-
-PAGE = Path(__file__).parent / "page"
-"""What is served at /, if it is there."""
 
 log = logging.getLogger("prumerge.serve")
 Result = TypeVar("Result")
@@ -53,8 +49,11 @@ def make_app(front: Front) -> FastAPI:
     app.add_route("/health", http.health, ["GET"])
     app.add_route("/ready", http.ready, ["GET"])
     app.add_route("/metrics", http.metrics, ["GET"])
-    if PAGE.is_dir():
-        app.mount("/", StaticFiles(directory=PAGE, html=True))
+    if front.page and PAGE.is_dir():
+        app.add_route("/page/samples", http.samples, ["GET"])
+        app.add_route("/page/methods", http.methods, ["GET"])
+        app.add_route("/page/select", http.select, ["POST"])
+        app.router.routes.extend(page(PAGE))
     app.add_exception_handler(HTTPException, _not_here)
     return app
 
@@ -128,13 +127,29 @@ class _Http:
         if not hmac.compare_digest(given, f"Bearer {self.front.key}".encode()):
             raise Refusal("the API key is missing or wrong", 401, code="invalid_api_key")
 
+    async def samples(self, request: Request) -> Response:
+        return await asyncio.to_thread(self._guarded, request, samples)
+
+    async def methods(self, request: Request) -> Response:
+        front = self.front
+        return self._guarded(request, lambda: {"model": front.name, "methods": methods(front.allowed)})
+
     async def chat(self, request: Request) -> Response:
         """A question, answered whole or as a stream."""
+        return await self._visited(request, _Visit.answer)
+
+    async def select(self, request: Request) -> Response:
+        """What would be kept of the picture of a question, which is not answered."""
+        return await self._visited(request, _Visit.look)
+
+    async def _visited(
+        self, request: Request, answer: Callable[[_Visit, Request], Awaitable[Response]]
+    ) -> Response:
         visit = _Visit(self.front)
         try:
             self._admit(request)
             visit.enter()
-            return await visit.answer(request)
+            return await answer(visit, request)
         except asyncio.CancelledError:
             visit.leave(499)
             raise
@@ -192,20 +207,32 @@ class _Visit:
             log.error("%s %s\n%s", self.id, type(error).__name__, where)
         return refusal
 
-    async def answer(self, request: Request) -> Response:
-        """The response, once its status is known: of a stream when its first chunk is there."""
+    async def _asked(self, request: Request) -> Asked:
+        """The question of a request."""
         front = self.front
         with front.bytes.take(_length(request, front.limits.body)):
             raw = await _body(request, front.limits.body, front.limits.body_seconds)
             chat = await asyncio.to_thread(front.read, raw)
             del raw
             asked = await _unless_gone(request, front.asked(chat, self._held))
-        streams, wants_usage = bool(chat.stream), chat.wants_usage
-        self._about = {
-            "reducer": asked.pipeline.method,
-            "pictures": len(asked.pictures),
-            "stream": streams,
-        }
+        self._about = {"reducer": asked.pipeline.method, "pictures": len(asked.pictures)}
+        return asked
+
+    async def look(self, request: Request) -> Response:
+        """What is kept of the picture of a question."""
+        asked = await self._asked(request)
+        with _patience(self.front.limits.seconds):
+            found = await _unless_gone(request, look(self.front.encoder, asked))
+        self._about["looks"] = True
+        self.leave(200)
+        return JSONResponse(found)
+
+    async def answer(self, request: Request) -> Response:
+        """The response, once its status is known: of a stream when its first chunk is there."""
+        front = self.front
+        asked = await self._asked(request)
+        streams, wants_usage = bool(asked.chat.stream), asked.chat.wants_usage
+        self._about["stream"] = streams
         if not streams:
             with _patience(front.limits.seconds):
                 found = await _unless_gone(request, front.engine.whole(asked))

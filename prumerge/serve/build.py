@@ -39,6 +39,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     key: str | None = field(default=None, repr=False)
     remote: bool = False
+    page: bool = True
 
 
 def build(model: Any, processor: Any, settings: Settings) -> Front:
@@ -64,4 +65,5 @@ def build(model: Any, processor: Any, settings: Settings) -> Front:
         metrics,
         settings.key,
         settings.remote,
+        settings.page,
     )

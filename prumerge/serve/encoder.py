@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from prumerge.errors import PrumergeError
+from prumerge.generate.stopwatch import Stopwatch
+from prumerge.models import device_of
+from prumerge.pipeline.decide import Decision
+from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
 from prumerge.serve.asked import Asked
 from prumerge.serve.cache import Cache
@@ -16,9 +21,12 @@ from prumerge.serve.host import Host
 from prumerge.serve.metrics import Metrics
 from prumerge.serve.pictures import Picture
 from prumerge.serve.prompts import is_plain
-from prumerge.serve.reduced import Reduced, Row
+from prumerge.serve.reduced import Reduced, Row, Took
 from prumerge.serve.waiting import Waiting
 from prumerge.tokens import VisualTokens
+
+LOOKED_AT = 4
+"""Pictures whose visual tokens are remembered, before any reduction, for who looks at what methods keep."""
 
 
 @dataclass(eq=False)
@@ -30,12 +38,23 @@ class _Job:
     text: str
     pipeline: Pipeline
     future: asyncio.Future[Row]
+    looks: bool
+    """Whether somebody looks at what is decided, and will again with another method or budget."""
     waiting: int = 0
 
     @property
     def shown(self) -> Hashable:
-        """What the vision tower is shown."""
-        return tuple(one.digest for one in self.pictures), self.text
+        """What the vision tower is shown, and how it merges."""
+        return tuple(one.digest for one in self.pictures), self.text, str(self.pipeline.placed.tower)
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What the vision tower saw in the pictures of a row."""
+
+    pictures: Sequence[VisualTokens]
+    prompt: Prompt
+    plain: bool
 
 
 Made: TypeAlias = Row | Exception
@@ -49,6 +68,7 @@ class Encoder:
         embeddings are remembered."""
         self.host, self.metrics = host, metrics
         self.cache: Cache[Row] = Cache(cache)
+        self._seen: OrderedDict[Hashable, _Seen] = OrderedDict()  # of the model's thread
         self._flying: dict[Hashable, _Job] = {}
         self._queue: Waiting[_Job] = Waiting(batch, seconds, lambda job: 0)
         self._task: asyncio.Task[None] | None = None
@@ -70,6 +90,21 @@ class Encoder:
 
         Whoever leaves meanwhile takes nothing from others that wait for the same picture.
         """
+        return [one for row in await self._rows(asked) for one in row.pictures]
+
+    async def look(self, asked: Asked) -> list[tuple[Decision, Took]]:
+        """What is decided of a question's pictures, in order, and what it took. Raises as `reduce` does.
+
+        The vision tower's view of the pictures looked at last is remembered, for other methods and budgets.
+        """
+        rows = await self._rows(asked, looks=True)
+        return [
+            (decision, one.took)
+            for row in rows
+            for decision, one in zip(row.decisions, row.pictures, strict=True)
+        ]
+
+    async def _rows(self, asked: Asked, *, looks: bool = False) -> list[Row]:
         pipeline = asked.pipeline
         reads = any("text" in part.needs for part in pipeline.method.parts)
         reads = reads or pipeline.options.relevance is not None
@@ -81,8 +116,7 @@ class Encoder:
             rows = [(asked.pictures, self.host.nothing(count))]
         else:
             rows = [((one,), self.host.nothing()) for one in asked.pictures]
-        made = await asyncio.gather(*(self._row(pictures, text, pipeline) for pictures, text in rows))
-        return [one for row in made for one in row.pictures]
+        return await asyncio.gather(*(self._row(pictures, text, pipeline, looks) for pictures, text in rows))
 
     @property
     def _family_reads(self) -> bool:
@@ -90,16 +124,16 @@ class Encoder:
 
         return family_of(self.host.model.config.model_type).reads_text
 
-    async def _row(self, pictures: Sequence[Picture], text: str, pipeline: Pipeline) -> Row:
+    async def _row(self, pictures: Sequence[Picture], text: str, pipeline: Pipeline, looks: bool) -> Row:
         method = pipeline.placed
         digests = tuple(one.digest for one in pictures)
-        key = (digests, text, str(method.tower), str(method.before), str(self.host.dtype))
-        if (known := self.cache.get(key)) is not None:
+        key = (digests, text, str(method.tower), str(method.before), str(self.host.dtype), looks)
+        if not looks and (known := self.cache.get(key)) is not None:
             self.metrics.pictures.labels("remembered").inc(len(pictures))
             return known
         job = self._flying.get(key)
         if job is None:
-            job = _Job(key, pictures, text, pipeline, asyncio.get_running_loop().create_future())
+            job = _Job(key, pictures, text, pipeline, asyncio.get_running_loop().create_future(), looks)
             self._flying[key] = job
             self._queue.put(job)
         else:
@@ -135,8 +169,9 @@ class Encoder:
                 job.future.set_exception(one)
                 job.future.exception()  # seen, also where all have left
             else:
-                self.metrics.pictures.labels("encoded").inc(len(job.pictures))
-                self.cache.put(job.key, one)
+                if not job.looks:
+                    self.metrics.pictures.labels("encoded").inc(len(job.pictures))
+                    self.cache.put(job.key, one.remembered())
                 job.future.set_result(one)
 
     def _made(self, jobs: list[_Job]) -> list[Made]:
@@ -151,33 +186,53 @@ class Encoder:
     def _together(self, jobs: list[_Job]) -> list[Made]:
         """Rows of jobs: the vision tower sees each picture once for all methods that leave it alone."""
         rows: dict[_Job, Row] = {}
+        watch = Stopwatch(device_of(self.host.model))
         for tower in dict.fromkeys(job.pipeline.placed.tower for job in jobs):
             own = [job for job in jobs if job.pipeline.placed.tower == tower]
-            shown = list({job.shown: job for job in own}.values())
-            images = [[one.image for one in job.pictures] for job in shown]
-            prompt = self.host.prompt(images, [job.text for job in shown])
-            encoded: dict[Hashable, list[VisualTokens]] = {job.shown: [] for job in shown}
-            pictures = own[0].pipeline.encode(prompt)
-            for picture, row in zip(pictures, prompt.owners(pictures), strict=True):
-                encoded[shown[row].shown].append(picture)
-            plain = is_plain(
-                self.host.processor,
-                prompt,
-                [job.text for job in shown],
-                [[one.placeholders for one in encoded[job.shown]] for job in shown],
-            )
+            seen, encode_ms = self._encoded(own, watch)
             for method in dict.fromkeys(job.pipeline.method for job in own):
                 alike = [job for job in own if job.pipeline.method == method]
                 pipeline = alike[0].pipeline
-                flat = [one for job in alike for one in encoded[job.shown]]
-                decisions = pipeline.decide(flat)
-                embeddings = pipeline.project(prompt, decisions)
-                made = iter(
-                    [
-                        Reduced(decision.left(), own_part.clone(), plain)  # a part would keep the batch alive
-                        for decision, own_part in zip(decisions, embeddings, strict=True)
-                    ]
-                )
+                watch.lap()
+                decisions = pipeline.decide([one for job in alike for one in seen[job.shown].pictures])
+                reduce_ms = watch.lap()
+                embeddings = pipeline.project(seen[alike[0].shown].prompt, decisions)
+                took = Took(encode_ms + watch.lap(), reduce_ms, remembered=not encode_ms)
+                made = iter(zip(decisions, embeddings, strict=True))
                 for job in alike:
-                    rows[job] = Row(tuple(next(made) for _ in encoded[job.shown]))
+                    part = [next(made) for _ in seen[job.shown].pictures]
+                    left = [
+                        Reduced(decision.left(), one.clone(), seen[job.shown].plain, took)
+                        for decision, one in part  # what is no clone would keep the batch alive
+                    ]
+                    decided = tuple(decision for decision, _ in part) if job.looks else ()
+                    rows[job] = Row(tuple(left), decided)
         return [rows[job] for job in jobs]
+
+    def _encoded(self, jobs: list[_Job], watch: Stopwatch) -> tuple[dict[Hashable, _Seen], float]:
+        """What the tower sees for jobs in which it works alike, by what each shows it, and the milliseconds
+        that it took."""
+        known = {job.shown: self._seen[job.shown] for job in jobs if job.shown in self._seen}
+        new = list({job.shown: job for job in jobs if job.shown not in known}.values())
+        seen, encode_ms = known, 0.0
+        if new:
+            texts = [job.text for job in new]
+            prompt = self.host.prompt([[one.image for one in job.pictures] for job in new], texts)
+            watch.lap()
+            pictures = new[0].pipeline.encode(prompt)
+            encode_ms = watch.lap()
+            owners = prompt.owners(pictures)
+            each = [
+                [one for one, owner in zip(pictures, owners, strict=True) if owner == row]
+                for row in range(len(new))
+            ]
+            counts = [[one.placeholders for one in own] for own in each]
+            plain = is_plain(self.host.processor, prompt, texts, counts)
+            seen = known | {job.shown: _Seen(own, prompt, plain) for job, own in zip(new, each, strict=True)}
+        for job in jobs:
+            if job.looks:
+                self._seen[job.shown] = seen[job.shown]
+                self._seen.move_to_end(job.shown)
+        while len(self._seen) > LOOKED_AT:
+            self._seen.popitem(last=False)
+        return seen, encode_ms

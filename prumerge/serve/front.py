@@ -37,6 +37,8 @@ class Front:
     """What clients must know to be answered; None: nothing."""
     remote: bool = False
     """Whether pictures on the web are fetched."""
+    page: bool = True
+    """Whether there is a page to look at."""
     held: int = 0
     """Requests that are being answered."""
 

@@ -16,7 +16,7 @@ def tiny():
 @pytest.fixture(scope="package")
 def server(tiny):
     """A server of the embedded model, with its own engine."""
-    with serving(*tiny, reducers=["pool", "cdpruner", "fastv"]) as found:
+    with serving(*tiny, reducers=["pool", "cdpruner", "fastv", "tome"]) as found:
         yield found
 
 

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from prumerge.serve import app
+from prumerge.serve.run import listening_on
 
 
 def test_a_missing_extra_is_one_sentence(run, monkeypatch):
@@ -44,6 +45,20 @@ def test_a_port_that_is_taken_is_one_sentence(run):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, _, error = run("serve", "--port", taken.getsockname()[1])
     assert (code, "take another --port" in error) == (2, True)
+
+
+def test_an_operator_says_whether_there_is_a_page(run, monkeypatch):
+    fronts = []
+    monkeypatch.setattr("prumerge.serve.run.run", lambda front, host, port: fronts.append(front))
+    assert [run("serve", *more)[0] for more in ([], ["--no-page"])] == [0, 0]
+    assert [front.page for front in fronts] == [True, False]
+
+
+def test_no_answer_waits_for_an_acknowledgement():
+    with listening_on("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_page_is_served_if_it_is_there(tmp_path, monkeypatch, tiny):
