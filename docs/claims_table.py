@@ -105,10 +105,17 @@ def _clips() -> tuple[str, str, str]:
 
 
 def _adapted() -> tuple[str, str, str]:
+    """LoRA with labels, on a reader that only ever saw all tokens, against that reader as it was."""
     if not (RESULTS / "adaptation.json").exists():
         return "not measured yet (`benchmarks/adaptation.py`)", "not measured yet", ""
-    found = _result("adaptation")["claim"]
-    return found["drawn"], found["easy_vqa"], ""
+    found = _result("adaptation")["counts"]
+    drawn, easy = (
+        "; ".join(
+            f"{_judged(found[f'{data}prumerge@{count}']['labels'], 1)} at {count}" for count in (16, 36)
+        )
+        for data in ("", "easy-VQA ")
+    )
+    return drawn, easy, ""
 
 
 def _judged(comparison: dict[str, float], sign: int) -> str:
