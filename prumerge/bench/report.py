@@ -31,9 +31,9 @@ def cells(row: Row) -> list[str]:
 
 def short(value: float) -> str:
     """Three digits, or all that stand before the point."""
-    if value == 0:
-        return "0"
-    digits = next((digits for digits, least in ((0, 100), (1, 10), (2, 1)) if value >= least), 3)
+    if value < 1:
+        return f"{value:.3g}"
+    digits = next(digits for digits, least in ((0, 100), (1, 10), (2, 1)) if value >= least)
     return f"{value:,.{digits}f}"
 
 

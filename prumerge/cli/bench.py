@@ -40,7 +40,7 @@ def bench(
     ] = "36,144",
     batch: Annotated[str, typer.Option(help="Pictures at once, separated by commas.")] = "1,4",
     new_tokens: Annotated[int, typer.Option(min=2, help="Tokens of each answer.")] = 16,
-    rounds: Annotated[int, typer.Option(min=3, help="Rounds in which all take turns.")] = 7,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which all take turns.")] = 7,
     picture: Annotated[
         Path | None, typer.Option(help="What is shown in place of the sample pictures.", show_default=False)
     ] = None,
