@@ -17,8 +17,9 @@ def bench_tiny() -> str:
     machine = told["machine"]
     head = (
         f"{machine['processor']}, {machine['threads']} of {machine['cores']} threads, load "
-        f"{told['load'][0]:.1f} before and {told['load'][1]:.1f} after, {told['date']}; predicted for this machine, "
-        f"{told['predicted_for']['note']}. {told['rounds']} rounds, {told['new_tokens']} new tokens."
+        f"{told['load'][0]:.1f} before and {told['load'][1]:.1f} after, {told['date']}; "
+        f"predicted for this machine, {told['predicted_for']['note']}. "
+        f"{told['rounds']} rounds, {told['new_tokens']} new tokens."
     )
     rows = [_row(case, name, row) for case in cases if case["batch"] == first for name, row in _rows(case)]
     few = [

@@ -45,7 +45,10 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "results" / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("methods", "results", "families", "roofline", "bench", "choosing")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("methods", "results", "families", "roofline", "bench", "choosing")
+    ),
 ]
 
 

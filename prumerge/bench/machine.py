@@ -10,7 +10,7 @@ from types import MappingProxyType
 import torch
 
 from prumerge.bench.timer import GpuClock, Lap, stages
-from prumerge.roofline.calibrate import ROUNDS, best, calibrate
+from prumerge.roofline.calibrate import ROUNDS, calibrate, counted
 from prumerge.roofline.hardware import Machine
 
 _ASKED = 200  # operators in a row, to see what one takes
@@ -19,7 +19,8 @@ _ASKED = 200  # operators in a row, to see what one takes
 def measured(device: torch.device, dtype: torch.dtype, *, strict: bool = True) -> Machine:
     """Rates of a device: of the CPU by `calibrate`, of a GPU in this dtype by products and copies as large.
 
-    Raises PrumergeError on a machine that is busy, or whose rounds scatter, unless it is not `strict`.
+    Raises PrumergeError on a machine that is busy, or whose rounds scatter; if it is not `strict`, the median
+    round counts instead.
     """
     if device.type != "cuda":
         return calibrate(strict=strict)
@@ -28,8 +29,8 @@ def measured(device: torch.device, dtype: torch.dtype, *, strict: bool = True) -
     source = torch.ones(copied, dtype=torch.uint8, device=device)
     product = _gpu_seconds(device, lambda: left @ right)
     copy = _gpu_seconds(device, source.clone)
-    rate = 2 * side**3 / best(product, "products of matrices", strict=strict)
-    bandwidth = 2 * copied / best(copy, "copies of memory", strict=strict)
+    rate = 2 * side**3 / counted(product, "products of matrices", strict=strict)
+    bandwidth = 2 * copied / counted(copy, "copies of memory", strict=strict)
     arithmetic = "fp32" if dtype == torch.float32 else "fp16"
     note = (
         f"measured now on {torch.cuda.get_device_name(device)}: {rate / 1e12:.0f} TFLOP/s ({arithmetic}, "

@@ -23,13 +23,14 @@ def calibrate(side: int = 2048, copied: int = 1 << 28, *, strict: bool = True) -
     """Measure with matrices of `side` x `side` and copies of `copied` bytes; the best of a few rounds counts.
 
     A product of n x n matrices is 2 n^3 FLOPs; a copy moves its bytes twice, as STREAM counts: read, written.
-    Raises PrumergeError on a machine that is busy, or whose rounds scatter, unless it is not `strict`.
+    Raises PrumergeError on a machine that is busy, or whose rounds scatter; if it is not `strict`, the median
+    round counts instead.
     """
     cores = usable_cores()
     if strict:
         check_idle()
-    rate = 2 * side**3 / best(_seconds(_product(side)), "products of matrices", strict=strict)
-    bandwidth = 2 * copied / best(_seconds(_copy(copied, cores)), "copies of memory", strict=strict)
+    rate = 2 * side**3 / counted(_seconds(_product(side)), "products of matrices", strict=strict)
+    bandwidth = 2 * copied / counted(_seconds(_copy(copied, cores)), "copies of memory", strict=strict)
     note = (
         f"measured now on {cores} cores: {rate / 1e9:.0f} GFLOP/s (fp32, {side} x {side}), "
         f"{bandwidth / 1e9:.1f} GB/s (copies of {copied / 2**20:.0f} MiB)"
@@ -89,9 +90,12 @@ def _seconds(run: Callable[[], object]) -> list[float]:
     return times
 
 
-def best(times: list[float], what: str, *, strict: bool = True) -> float:
-    """Seconds of the fastest round. Raises PrumergeError where rounds scatter, unless it is not `strict`."""
-    if strict and median(times) > SPREAD * min(times):
+def counted(times: list[float], what: str, *, strict: bool = True) -> float:
+    """Seconds of the fastest round; where it is not `strict`, of the median one, which is what others that
+    use the machine leave. Raises PrumergeError where rounds scatter, if it is strict."""
+    if not strict:
+        return median(times)
+    if median(times) > SPREAD * min(times):
         raise PrumergeError(
             f"{what} scatter (best {min(times) * 1e3:.1f} ms, median {median(times) * 1e3:.1f} ms): "
             "something else uses this machine; try again when it is quiet"
