@@ -30,7 +30,7 @@ def predict(case: Case, read: Read, machine: Machine) -> Prediction:
     """Raises PrumergeError for a family whose sizes cannot be read."""
     model, placed = case.model, case.pipeline.placed
     sizes = configs.read(model.config.to_dict(), model.config.model_type)
-    wide = next(model.parameters()).dtype == torch.float32
+    wide = model.dtype == torch.float32
     eager = getattr(model.config, "_attn_implementation", None) == "eager"
     setting = Setting(
         parse("w32a32" if wide else "w16a16"), case.batch, attention="eager" if eager else "fused"
@@ -41,16 +41,19 @@ def predict(case: Case, read: Read, machine: Machine) -> Prediction:
     text = read.text + read.visual[0] - visual[0]
     found = estimate(sizes, workload(sizes, visual, encoded, text, case.new_tokens, tiles), machine, setting)
     ops = {op.name: op for op in found.reduction.ops if placed.before is not None}
+    # Where the projector joins patches, encoding ends behind it.
+    joined, alone = ((), found.connector.ops) if sizes.projector.group == 1 else (found.connector.ops, ())
     stages = {
-        "project": (*_those(ops, "merge"), *found.connector.ops),
+        "encode": (*found.tower.ops, *_keys(sizes, encoded, tiles or 1, setting), *joined),
+        "decide": _those(ops, "similarity"),
+        "project": (*_those(ops, "merge"), *alone),
         "prefill": found.prefill.ops,
         "decode": found.decode.ops,
     }
-    if placed.tower is None:  # else its layers see fewer and fewer tokens, which the roofline does not know
-        stages["encode"] = (*found.tower.ops, *_keys(sizes, encoded, tiles or 1, setting))
-    if "similarity" in ops:
-        stages["decide"] = _those(ops, "similarity")
-    return Prediction({name: Stage(name, each, machine) for name, each in stages.items()}, found.resident)
+    if placed.tower is not None:  # its layers see fewer and fewer tokens, which the roofline does not know
+        del stages["encode"]
+    known = {name: Stage(name, each, machine) for name, each in stages.items() if each}
+    return Prediction(known, found.resident)
 
 
 def _those(ops: Mapping[str, Op], name: str) -> tuple[Op, ...]:
@@ -65,6 +68,6 @@ def _keys(sizes: configs.Model, encoded: int, tiles: int, setting: Setting) -> l
     return scoring(tower, encoded * sizes.projector.group // tiles, tiles, setting)
 
 
-def sizes_are_known(model: Any) -> None:
+def check_known(model: Any) -> None:
     """Raise PrumergeError for a family whose sizes the roofline cannot read."""
     configs.read(model.config.to_dict(), model.config.model_type)

@@ -175,11 +175,11 @@ def _cases(
 def _machine(case: Case, preset: Machine | None, force: bool) -> Machine | None:
     """What to predict for; None, with a note, for a model that the roofline does not know."""
     from prumerge.bench.machine import measured
-    from prumerge.bench.prediction import sizes_are_known
+    from prumerge.bench.prediction import check_known
     from prumerge.models import device_of
 
     try:
-        sizes_are_known(case.model)
+        check_known(case.model)
     except PrumergeError as error:
         if preset is not None:
             raise
@@ -187,7 +187,7 @@ def _machine(case: Case, preset: Machine | None, force: bool) -> Machine | None:
         return None
     if preset is not None:
         return preset
-    return measured(device_of(case.model), next(case.model.parameters()).dtype, strict=not force)
+    return measured(device_of(case.model), case.model.dtype, strict=not force)
 
 
 def _write(found: Sequence[Measured], told: dict[str, Any], output: Path | None, save: Path | None) -> None:

@@ -5,6 +5,8 @@ from functools import partial
 
 import pytest
 import torch
+from families import FAMILIES
+from processors import PROCESSORS
 
 import prumerge
 from prumerge.bench.case import STAGES, Case
@@ -84,6 +86,17 @@ def test_a_stage_that_the_roofline_does_not_know_is_not_predicted(case):
     assert known("prumerge:keep=36") == {"encode", "decide", "project", "prefill", "decode"}
     assert known("none") == {"encode", "project", "prefill", "decode"}
     assert known("tome:r=50") == {"project", "prefill", "decode"}
+
+
+@pytest.mark.parametrize("name", ["Qwen2VL", "InternVL"])
+def test_where_the_projector_joins_patches_it_is_part_of_encoding(name):
+    images = [[prumerge.open_image(samples()[0].path)]]
+    inputs = prepare_batch(PROCESSORS[name](), images, ["w5 w6"])
+    one = Case(FAMILIES[name].model(), Pipeline("pool:keep=4"), inputs, 2)
+    predicted = predict(one, one.run(lambda name: None), machine("h100")).stages
+    assert {op.name for op in predicted["project"].ops} == {"merge"}
+    found = trace(one.run, CpuClock(), CPU)["encode"]
+    assert found.flops == pytest.approx(predicted["encode"].flops, rel=0.05)  # queries of all patches
 
 
 def test_cases_are_measured_beside_the_prediction(case):
