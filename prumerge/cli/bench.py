@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +26,7 @@ from prumerge.cli.output import (
 from prumerge.errors import PrumergeError, short
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from prumerge.bench.case import Case
     from prumerge.bench.run import Measured
@@ -74,14 +76,21 @@ def bench(
         methods = _methods(reducer, keep)
         preset = None if hardware is None else machines.machine(hardware)
         if not force:
-            check_idle()
+            with _or_by_force():
+                check_idle()
         before = load()
         cases = _cases(model, device, methods, batches, picture, question, new_tokens)
     with status("measuring this machine"):
         machine = _machine(cases[0], preset, force)
-    with progress("measuring", made=lambda: 0) as track:
-        total = runs(cases, rounds)
-        found = measure(cases, machine, rounds, lambda: track(1, total))
+    total, ran = runs(cases, rounds), 0
+
+    def count(track: Callable[[int, int], None]) -> None:
+        nonlocal ran
+        ran += 1
+        track(1, total)
+
+    with progress("measuring", made=lambda: ran) as track:
+        found = measure(cases, machine, rounds, lambda: count(track))
     words = sentences(found)
     if machine is not None and machine is not preset:
         words.append(f"Predicted for this machine, {machine.note}.")
@@ -187,7 +196,17 @@ def _machine(case: Case, preset: Machine | None, force: bool) -> Machine | None:
         return None
     if preset is not None:
         return preset
-    return measured(device_of(case.model), case.model.dtype, strict=not force)
+    with _or_by_force():
+        return measured(device_of(case.model), case.model.dtype, strict=not force)
+
+
+@contextmanager
+def _or_by_force() -> Iterator[None]:
+    """What refuses a machine that is not quiet also says how it is measured all the same."""
+    try:
+        yield
+    except PrumergeError as error:
+        raise PrumergeError(f"{error}, or measure all the same by --force") from None
 
 
 def _write(found: Sequence[Measured], told: dict[str, Any], output: Path | None, save: Path | None) -> None:

@@ -65,6 +65,7 @@ def test_a_busy_machine_is_refused_before_a_model_is_loaded(run, load):
     code, out, err = run("bench", "--model", "/no/such/model", *QUICK)
     assert (code, out) == (2, "")
     assert "this machine is busy (load 64.0 on" in err
+    assert err.endswith(", or measure all the same by --force\n")
 
 
 def test_by_force_a_busy_machine_is_measured_and_the_figures_say_so(run, small, load):
