@@ -126,7 +126,7 @@ def _beside(
     first = Spread.of([sum(one[name] for name in STAGES[:-1]) for one in times])
     answer = Spread.of([sum(one[name] for name in STAGES) for one in times])
     first_ms = answer_ms = None
-    if prediction is not None:
+    if "encode" in stages:  # else most of the time would be missing
         first_ms = sum(row.predicted or 0.0 for row in list(rows.values())[:-1])
         answer_ms = first_ms + steps * (rows["decode"].predicted or 0.0)
     whole = until_first + divisions["decode"] * steps

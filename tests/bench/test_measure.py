@@ -118,6 +118,12 @@ def test_without_a_machine_nothing_is_predicted(case):
     assert {row.why for row in one.rows} == {""}
 
 
+def test_where_encoding_is_not_predicted_neither_is_the_first_token(case):
+    (one,) = measure([case("tome:r=50")], machine("h100"), 1)
+    predicted = {row.name for row in one.rows if row.predicted is not None}
+    assert predicted == {"project", "prefill", "decode", "peak MB"}
+
+
 def test_a_peak_is_what_was_held_at_once_and_is_forgotten_before_the_next():
     memory = PeakMemory(CPU)
     memory.start()
