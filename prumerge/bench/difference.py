@@ -50,7 +50,6 @@ class Parts:
     scatter: float = 0.0
     waiting: float = 0.0
     """Of the prediction: what it waits for memory."""
-    operators: float = 0
 
     def __add__(self, other: Parts) -> Parts:
         return Parts(
@@ -70,9 +69,8 @@ def divided(
     launches = launch * traced.operators / steps
     products, others = traced.products_ms / steps, traced.others_ms / steps
     python, scatter = max(0.0, best - launches - products - others), median(times) - best
-    operators = traced.operators / steps
     if predicted is None:
-        return Parts(launches, products, 0.0, others, python, scatter, 0.0, operators)
+        return Parts(launches, products, 0.0, others, python, scatter)
     multiplying = 1e3 * sum(predicted.seconds(op) * op.count for op in predicted.ops if op.flops)
     moving = 1e3 * predicted.time - multiplying
     arithmetic = next(op.arithmetic for op in predicted.ops if op.flops)
@@ -85,7 +83,6 @@ def divided(
         python=python,
         scatter=scatter,
         waiting=1e3 * predicted.time * predicted.shares.get("memory", 0.0),
-        operators=operators,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from prumerge.bench.case import STAGES, Case, Read
 from prumerge.bench.difference import Parts, divided, reason
 from prumerge.bench.machine import launch_ms
@@ -82,10 +84,10 @@ def measure(
         read[number] = cases[number].run(lap)
         peaks[number] = max(peaks.get(number, 0), memory.read() or 0)
 
-    busy = load() > BUSY * usable_cores()
+    busy = _others_run()
     alternatives = {number: (lambda lap, number=number: watched(number, lap)) for number in range(len(cases))}
     times = rounds(alternatives, count, clock, done)
-    busy = busy or load() > BUSY * usable_cores()
+    busy = busy or _others_run()
     found = []
     for number, case in enumerate(cases):
         traced = trace(case.run, clock, device)
@@ -158,6 +160,11 @@ def _peak(peak: int, rest: int, prediction: Prediction | None) -> Row | None:
     if predicted is not None and rest / 1e6 >= (measured - predicted) / 2 > 0:
         why = f"the process {rest / 1e6:,.0f} MB"
     return Row("peak MB", Spread(measured, measured, measured), predicted, why)
+
+
+def _others_run() -> bool:
+    """Whether the machine is busy with more than the threads of this process."""
+    return load() - torch.get_num_threads() > BUSY * usable_cores()
 
 
 def _weights(case: Case) -> int:

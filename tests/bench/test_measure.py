@@ -9,6 +9,7 @@ from families import FAMILIES
 from processors import PROCESSORS
 
 import prumerge
+from prumerge.bench import run as running
 from prumerge.bench.case import STAGES, Case
 from prumerge.bench.machine import launch_ms, measured
 from prumerge.bench.memory import PeakMemory
@@ -122,6 +123,14 @@ def test_where_encoding_is_not_predicted_neither_is_the_first_token(case):
     (one,) = measure([case("tome:r=50")], machine("h100"), 1)
     predicted = {row.name for row in one.rows if row.predicted is not None}
     assert predicted == {"project", "prefill", "decode", "peak MB"}
+
+
+@pytest.mark.parametrize(("load", "busy"), [(1.0, False), (1000.0, True)])
+def test_its_own_threads_do_not_make_a_machine_busy(case, monkeypatch, load, busy):
+    monkeypatch.setattr(running, "load", lambda: load)
+    monkeypatch.setattr(running, "reason", lambda *_, busy: str(busy))
+    (one,) = measure([case("none")], machine("h100"), 1)
+    assert one.first_token.why == str(busy)
 
 
 def test_a_peak_is_what_was_held_at_once_and_is_forgotten_before_the_next():
