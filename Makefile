@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-lmms coverage check docs site paper compat dist smoke bench clean
+.PHONY: demo test test-lmms coverage check docs notebooks site paper compat dist smoke bench clean
 
 demo: .venv/installed  ## answer questions about sample pictures with and without token reduction
 	$(BIN)/prumerge demo
@@ -26,7 +26,10 @@ check: .venv/installed-dev  ## style, types, who imports whom, and that generate
 docs: .venv/installed-dev  ## write the generated parts of the documents anew
 	$(BIN)/python docs/generate.py
 
-site: .venv/installed-docs  ## the documents as pages in build/site; warnings are errors, links are checked
+notebooks: .venv/installed-docs  ## run the notebooks of docs/notebooks into build/notebooks: about a minute
+	$(BIN)/python docs/notebook_pages.py
+
+site: notebooks  ## the documents as pages in build/site; warnings are errors, links are checked
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	$(BIN)/python docs/check_links.py build/site
 

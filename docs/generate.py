@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from bench_tables import bench_tiny
 from choosing_table import choosing
 from claims_table import claims
 from handed_in_tables import handed_in
@@ -45,7 +46,10 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "results" / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("methods", "results", "families", "roofline", "choosing")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("methods", "results", "families", "roofline", "bench", "choosing")
+    ),
 ]
 
 
@@ -344,6 +348,7 @@ PICTURES = {"methods.png": "every_method"}
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
     for block in (
+        bench_tiny,
         easy_vqa,
         handed_in,
         methods,

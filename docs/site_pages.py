@@ -1,7 +1,7 @@
 """What mkdocs adds to the documents of this folder when it builds the site (`make site`).
 
-A page for each method; the changelog and the contributors' page; parts of the README where a page asks for
-them by `<!-- README.md: HEADING -->`; and links to files that only the repository has.
+A page for each method and for each notebook; the changelog and the contributors' page; parts of the README
+where a page asks for them by `<!-- README.md: HEADING -->`; and links to files that only the repository has.
 """
 
 from __future__ import annotations
@@ -18,18 +18,22 @@ for folder in (ROOT, ROOT / "docs"):  # mkdocs runs from its own environment
 
 from method_pages import page as method_page  # noqa: E402
 from method_pages import section  # noqa: E402
+from notebook_pages import EXECUTED, ORDER, REPOSITORY, read, title  # noqa: E402
+from notebook_pages import page as notebook_page  # noqa: E402
 
 from prumerge.catalogue import built_in, entry  # noqa: E402
 
-REPOSITORY = "https://github.com/prumerge/prumerge/blob/main/"
 MOVED = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+NOTEBOOKS = {f"docs/notebooks/{name}.py": f"notebooks/{name}.md" for name in ORDER}
 
 
 def on_config(config: Any) -> Any:
-    """Each method's page stands below the page about all of them."""
+    """Each method's page stands below the page about all of them, and notebooks below each other."""
     for item in config["nav"]:
         if "Methods" in item:
             item["Methods"] = [item["Methods"], *({name: f"methods/{name}.md"} for name in built_in())]
+        if "Notebooks" in item:
+            item["Notebooks"] = [{title(name): f"notebooks/{name}.md"} for name in ORDER]
     return config
 
 
@@ -41,7 +45,20 @@ def on_files(files: Any, *, config: Any) -> Any:
     pages |= {f"methods/{name}.md": method_page(name) for name in built_in()}
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
+    for path, content in notebooks().items():
+        files.append(File.generated(config, path, content=content))
     return files
+
+
+def notebooks() -> dict[str, str | bytes]:
+    """Pages, pictures and downloads of the executed notebooks, by their paths."""
+    found: dict[str, str | bytes] = {}
+    for name in ORDER:
+        text, pictures = notebook_page(name, read(name))
+        found |= {f"notebooks/{picture}": content for picture, content in pictures.items()}
+        found[f"notebooks/{name}.md"] = text
+        found[f"notebooks/{name}.ipynb"] = (EXECUTED / f"{name}.ipynb").read_bytes()
+    return found
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
@@ -91,7 +108,8 @@ def relinked(markdown: str, source: str, here: str) -> str:
         if not path:
             return found[0]
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
-        own = MOVED.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else "")
+        moved = MOVED.get(path) or NOTEBOOKS.get(path)
+        own = moved or (path.removeprefix("docs/") if path.startswith("docs/") else "")
         if own and not own.endswith((".py", ".json")):
             link = posixpath.relpath(own, posixpath.dirname(here) or ".")
         else:

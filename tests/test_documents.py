@@ -24,6 +24,13 @@ def test_the_examples_run(path, capsys):
     assert capsys.readouterr().out
 
 
+# `serve` starts a process of its own; `make notebooks` runs all of them.
+@pytest.mark.parametrize("name", ["quick_start", "compare", "own_method", "fine_tune"])
+def test_the_notebooks_run_as_programs(name, capsys):
+    runpy.run_path(str(ROOT / "docs" / "notebooks" / f"{name}.py"), run_name="__main__")
+    assert capsys.readouterr().out
+
+
 def test_the_generated_documents_are_fresh():
     done = subprocess.run(
         [sys.executable, ROOT / "docs" / "generate.py", "--check"], capture_output=True, text=True

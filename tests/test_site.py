@@ -49,6 +49,43 @@ def test_accuracy_on_a_page_is_what_was_measured(docs):
     assert "| 36 | 94.6 | -0.7 [-2.1, +0.7] |" in docs("method_pages").page("scope")
 
 
+def test_every_notebook_is_on_the_site(docs):
+    pages = docs("notebook_pages")
+    assert sorted(pages.ORDER) == sorted(path.stem for path in (ROOT / "docs" / "notebooks").glob("*.py"))
+    assert pages.title("quick_start") == "Quick start"
+
+
+def test_a_notebook_becomes_a_page_with_what_its_cells_print_and_draw(docs):
+    png, warning = {"image/png": "QUJD", "text/plain": "<PIL>"}, {"name": "stderr", "text": "a bar"}
+    outputs = [
+        {"name": "stdout", "text": "printed\n"},
+        {"data": png},
+        {"data": {"text/plain": "42"}},
+        warning,
+    ]
+    cells = [
+        {"cell_type": "markdown", "source": "# Serve"},
+        {"cell_type": "code", "source": "1 + 1", "outputs": outputs},
+    ]
+    text, pictures = docs("notebook_pages").page("serve", {"cells": cells})
+    assert pictures == {"serve-1.png": b"ABC"}
+    _, links, *rest = text.strip().split("\n\n")
+    assert "(serve.ipynb)" in links
+    assert rest == [
+        "```python\n1 + 1\n```",
+        "```text\nprinted\n```",
+        "![What the cell above shows](serve-1.png)",
+        "```text\n42\n```",
+    ]
+
+
+def test_a_notebook_that_was_not_executed_is_named(docs, monkeypatch, tmp_path):
+    pages = docs("notebook_pages")
+    monkeypatch.setattr(pages, "EXECUTED", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"serve\.ipynb is not there .* run `make notebooks`"):
+        pages.read("serve")
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_takes_from_the_readme_is_there(docs, page):
     text = docs("site_pages").with_readme((ROOT / "docs" / page).read_text(), page)
@@ -67,6 +104,7 @@ def test_a_section_that_the_readme_lacks_is_named(docs):
         ("README.md", "index.md", "CONTRIBUTING.md", "contributing.md"),
         ("docs/x/y.md", "x/y.md", "../results.md", "../results.md"),
         ("docs/training.md", "training.md", "../examples/trainer.py", "{}examples/trainer.py"),
+        ("docs/index.md", "index.md", "notebooks/serve.py", "notebooks/serve.md"),
         ("README.md", "evaluating.md", "#speed", "#speed"),
         ("README.md", "index.md", "https://arxiv.org", "https://arxiv.org"),
     ],

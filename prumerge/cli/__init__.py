@@ -37,6 +37,7 @@ COMMANDS = (
     "serve",
     "export_lm",
     "roofline",
+    "bench",
 )
 """Files of this folder, in the order of the help; a file holds a function of its name, and perhaps SETTINGS
 of typer's for it."""

@@ -155,7 +155,7 @@ def test_calibration_refuses_when_rounds_scatter(monkeypatch):
     clock = iter([0, 1, 0, 1, 0, 5, 0, 5, 0, 5, 0, 5, 0, 5])
     monkeypatch.setattr(calibration.time, "perf_counter", lambda: float(next(clock)))
     with pytest.raises(ValueError, match=r"copies of memory scatter .* try again when it is quiet"):
-        calibration._best(lambda: None, "copies of memory")
+        calibration.counted(calibration._seconds(lambda: None), "copies of memory")
 
 
 @pytest.mark.parametrize(
