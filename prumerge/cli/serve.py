@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +36,9 @@ def serve(
         bool, typer.Option("--allow-remote-images", help="Fetch pictures from public http(s) addresses.")
     ] = False,
     no_page: Annotated[bool, typer.Option("--no-page", help="Serve no page at /.")] = False,
+    frames: Annotated[
+        str, typer.Option(help="Sites that may frame the page, such as https://huggingface.co, by commas.")
+    ] = "",
     batch: Annotated[int, typer.Option(min=1, help="Pictures and questions that go together.")] = 16,
     wait_ms: Annotated[float, typer.Option(min=0, help="Milliseconds that each waits for others.")] = 5,
     cache_mb: Annotated[int, typer.Option(min=0, help="MiB of reduced pictures to remember.")] = 256,
@@ -84,8 +88,18 @@ def serve(
             key=api_key,
             remote=allow_remote_images,
             page=not no_page,
+            frames=_origins(frames),
         )
         front = build(*open_model(model, device), settings)
     if host not in ("127.0.0.1", "localhost", "::1") and api_key is None:
         note("whoever reaches this address may ask; give an --api-key, or listen on 127.0.0.1")
     run(front, host, port)
+
+
+def _origins(frames: str) -> str:
+    """Sites as a Content-Security-Policy has them."""
+    sites = [site.strip() for site in frames.split(",") if site.strip()]
+    for site in sites:
+        if not re.fullmatch(r"https?://[\w.*-]+(:\d+)?", site):
+            raise PrumergeError(f"--frames takes sites such as https://huggingface.co, not {site!r}")
+    return " ".join(sites)

@@ -53,7 +53,7 @@ def make_app(front: Front) -> FastAPI:
         app.add_route("/page/samples", http.samples, ["GET"])
         app.add_route("/page/methods", http.methods, ["GET"])
         app.add_route("/page/select", http.select, ["POST"])
-        app.router.routes.extend(page(PAGE))
+        app.router.routes.extend(page(PAGE, front.frames))
     app.add_exception_handler(HTTPException, _not_here)
     return app
 

@@ -40,6 +40,7 @@ class Settings:
     key: str | None = field(default=None, repr=False)
     remote: bool = False
     page: bool = True
+    frames: str = ""
 
 
 def build(model: Any, processor: Any, settings: Settings) -> Front:
@@ -66,4 +67,5 @@ def build(model: Any, processor: Any, settings: Settings) -> Front:
         settings.key,
         settings.remote,
         settings.page,
+        settings.frames,
     )

@@ -39,6 +39,8 @@ class Front:
     """Whether pictures on the web are fetched."""
     page: bool = True
     """Whether there is a page to look at."""
+    frames: str = ""
+    """Sites that may show it in a frame of theirs, separated by blanks."""
     held: int = 0
     """Requests that are being answered."""
 

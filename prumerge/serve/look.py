@@ -27,7 +27,7 @@ PAGE = Path(__file__).parent / "page"
 
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+    "form-action 'none'; object-src 'none'; frame-ancestors ",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",  # a newer version has other files of the same names
@@ -38,12 +38,14 @@ HEADERS = {
 _KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
-def page(folder: Path) -> list[Route]:
-    """A route for each file of a page, for index.html it is /."""
+def page(folder: Path, frames: str = "") -> list[Route]:
+    """A route for each file of a page, for index.html it is /; sites in `frames` may show it in theirs."""
+    policy = HEADERS["content-security-policy"] + (frames or "'none'")
+    headers = {**HEADERS, "content-security-policy": policy}
 
     def route(path: Path) -> Route:
         async def sent(_: Request) -> Response:
-            return FileResponse(path, headers=HEADERS, media_type=_KINDS[path.suffix])
+            return FileResponse(path, headers=headers, media_type=_KINDS[path.suffix])
 
         return Route("/" if path.name == "index.html" else f"/{path.name}", sent, methods=["GET"])
 

@@ -31,6 +31,7 @@ def test_a_missing_extra_is_one_sentence(run, monkeypatch):
         (["--allow-reducers", "magic"], "there is no method 'magic'"),
         (["--reducer", "pool,topk"], "one method at a time"),
         (["--api-key", " "], "the API key is empty"),
+        (["--frames", "huggingface.co"], "--frames takes sites such as https://huggingface.co"),
         (["--port", "99999"], "Invalid value for '--port'"),
         (["--engine", "http://127.0.0.1:9"], "no engine answers at http://127.0.0.1:9"),
     ],

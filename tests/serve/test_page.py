@@ -167,6 +167,13 @@ def test_the_page_asks_nobody_but_its_server(server):
         assert response.headers["x-content-type-options"] == "nosniff"
 
 
+def test_only_sites_that_the_operator_names_may_frame_it(tiny, server):
+    policy = "content-security-policy"
+    assert "frame-ancestors 'none'" in HTTP.get(server.url).headers[policy]
+    with serving(*tiny, frames="https://huggingface.co") as framed:
+        assert HTTP.get(framed.url).headers[policy].endswith("frame-ancestors https://huggingface.co")
+
+
 def test_a_key_opens_what_the_page_asks_for_and_the_page_itself_needs_none(tiny):
     with serving(*tiny, key=KEY) as server:
         assert HTTP.get(server.url).status_code == 200
