@@ -6,11 +6,14 @@ import io
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
 import httpx2
+import pytest
 import torch
 import uvicorn
 from openai import OpenAI
@@ -19,8 +22,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from prumerge.generate.answer import answer
 from prumerge.serve.app import make_app
 from prumerge.serve.build import Settings, build
+from prumerge.tiny import held_out
 
 KEY = "sk-test"
 
@@ -49,6 +54,19 @@ def serving(model, processor, **settings):
     front = build(model, processor, Settings(**{"name": "tiny", **settings}))
     with running(make_app(front)) as url, OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client:
         yield SimpleNamespace(url=url, front=front, client=client)
+
+
+def start(loaded, url, **settings):
+    """Let a front of an engine get ready."""
+
+    async def begin():
+        front = build(loaded[0], loaded[1], Settings(name="tiny", engine=url, **settings))
+        try:
+            await front.start()
+        finally:
+            await front.stop()
+
+    asyncio.run(begin())
 
 
 # Each client of its own would read all of the world's certificates first.
@@ -98,6 +116,49 @@ def question(text, *files):
     """One user turn about some pictures."""
     shown = [{"type": "image_url", "image_url": {"url": data_url(file)}} for file in files]
     return {"role": "user", "content": [*shown, {"type": "text", "text": text}]}
+
+
+def content(client, messages, *, stream=False, **more):
+    """The text of an answer, and what was counted."""
+    options = {"model": "tiny", "messages": messages, "max_tokens": 16, **more}
+    if not stream:
+        found = client.chat.completions.create(**options)
+        return found.choices[0].message.content, found.usage
+    chunks = list(
+        client.chat.completions.create(stream=True, stream_options={"include_usage": True}, **options)
+    )
+    text = "".join(chunk.choices[0].delta.content for chunk in chunks if chunk.choices)
+    return text, chunks[-1].usage
+
+
+def said_of(rows, model, processor):
+    """Questions about so many pictures, each by its method, and what `prumerge answer` says."""
+    shown, found = list(islice(held_out(4), 4)), []
+    for number, (count, spec) in enumerate(rows):
+        images = [shown[(number + more) % 4][0] for more in range(count)]
+        text = shown[number % 4][1].text
+        said = answer(model, processor, images, text, spec, clip=False, max_new_tokens=16)
+        found.append((question(text, *map(png, images)), spec, said))
+    return found
+
+
+def check_at_once(client, asked, requests):
+    """So many requests at once, every second round of the questions as streams, get what was said."""
+
+    def ask(number):
+        messages, spec, said = asked[number % len(asked)]
+        stream = number // len(asked) % 2 == 0
+        return content(client, [messages], stream=stream, extra_body={"reducer": spec}), said
+
+    with ThreadPoolExecutor(requests) as pool:
+        found = list(pool.map(ask, range(requests)))
+    assert [text for (text, _), _ in found] == [said.answer for _, said in found]
+    for (_, usage), said in found:
+        seen = usage.prompt_tokens_details
+        assert usage.completion_tokens == said.answer_tokens
+        assert usage.prompt_tokens == said.prompt_tokens
+        assert seen.visual_tokens % 576 == 0
+        assert seen.visual_tokens_kept == pytest.approx(said.visual_tokens, abs=0.01)
 
 
 class Engine:
