@@ -1,9 +1,11 @@
-"""vLLM itself on this machine's CPU, in the environment that `make vllm-env` makes."""
+"""Servers in processes of their own: prumerge's, and vLLM on this machine's CPU, in the environment that
+`make vllm-env` makes."""
 
 import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,15 +31,15 @@ VARIABLES = {
 class Server:
     """A server in a process group of its own, which ends with all its processes."""
 
-    def __init__(self, module, port, arguments, variables=None):
+    def __init__(self, module, port, arguments, *, python=PYTHON, **variables):
         self.port, self.url = port, f"http://127.0.0.1:{port}"
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [PYTHON, "-m", module, *map(str, arguments)],
+            [python, "-m", module, *map(str, arguments)],
             stdout=self._log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, **VARIABLES, **(variables or {})},
+            env={**os.environ, **VARIABLES, **variables},
         )
 
     def is_up(self, path="/health"):
@@ -64,6 +66,10 @@ class Server:
         """The processes of its group, by what they call themselves."""
         return {name: pid for pid, name in _group(self.process.pid)}
 
+    def memory(self):
+        """MiB that its processes hold."""
+        return sum(_resident(pid) for pid, _ in _group(self.process.pid)) // 1024
+
     def end(self):
         """Kill all of it, at once."""
         with suppress(ProcessLookupError):
@@ -73,6 +79,12 @@ class Server:
 
 
 HTTP = httpx2.Client(timeout=2, trust_env=False, limits=httpx2.Limits(max_keepalive_connections=0))
+
+
+def version(package):
+    """Of a package in the environment of the engines."""
+    asks = f"from importlib.metadata import version; print(version({package!r}))"
+    return subprocess.run([PYTHON, "-c", asks], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def free_port():
@@ -98,6 +110,12 @@ def router(*urls):
     )
 
 
+def front(*options, **variables):
+    """`prumerge serve`, with environment variables."""
+    port = free_port()
+    return Server("prumerge", port, ["serve", "--port", port, *options], python=sys.executable, **variables)
+
+
 @contextmanager
 def started(*servers):
     """Servers while a `with` lasts, once they answer."""
@@ -120,3 +138,12 @@ def _group(leader):
                     yield int(folder.name), name
             except OSError:  # it has ended
                 continue
+
+
+def _resident(pid):
+    """KiB that a process holds."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")), 0)
