@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
 import json
 import random
 import struct
@@ -152,6 +151,6 @@ async def endless() -> AsyncIterator[bytes]:
 
 async def drips() -> AsyncIterator[bytes]:
     """A body that comes a byte at a time, for longer than anybody waits."""
-    for byte in io.BytesIO(asks(data_url(PICTURE))).read(200):
+    for byte in asks(data_url(PICTURE))[:45]:
         yield bytes([byte])
         await asyncio.sleep(1)

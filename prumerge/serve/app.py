@@ -265,6 +265,8 @@ class _Visit:
             "prompt": counted["prompt_tokens"],
             "answer": counted["completion_tokens"],
         }
+        if "guard" in counted:
+            self._about["reducer"] = counted["guard"]["answered_by"]
 
 
 class _Stream(StreamingResponse):

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from prumerge.errors import PrumergeError
 from prumerge.pipeline.reduce import Pipeline
+from prumerge.reducer import Reducer
 from prumerge.serve.asked import Asked
 from prumerge.serve.cache import Cache
 from prumerge.serve.host import Host
@@ -28,9 +29,14 @@ class _Job:
     key: Hashable
     pictures: Sequence[Picture]
     text: str
-    pipeline: Pipeline
+    pipelines: Sequence[Pipeline]
     future: asyncio.Future[Row]
     waiting: int = 0
+
+    @property
+    def tower(self) -> Reducer | None:
+        """What its pipelines do inside the vision tower."""
+        return self.pipelines[0].placed.tower
 
     @property
     def shown(self) -> Hashable:
@@ -66,13 +72,18 @@ class Encoder:
         return not self._flying
 
     async def reduce(self, asked: Asked) -> list[Reduced]:
-        """What is left of a question's pictures, in order. Raises PrumergeError as `Pipeline` does.
+        """What is left of a question's pictures, in order, as `steps` has it."""
+        [found] = await self.steps(asked, [asked.pipeline])
+        return found
+
+    async def steps(self, asked: Asked, pipelines: Sequence[Pipeline]) -> list[list[Reduced]]:
+        """What each of several pipelines leaves of a question's pictures, which are encoded once for all; the
+        pipelines do the same inside the vision tower. Raises PrumergeError as `Pipeline` does.
 
         Whoever leaves meanwhile takes nothing from others that wait for the same picture.
         """
-        pipeline = asked.pipeline
-        reads = any("text" in part.needs for part in pipeline.method.parts)
-        reads = reads or pipeline.options.relevance is not None
+        reads = any("text" in part.needs for one in pipelines for part in one.method.parts)
+        reads = reads or any(one.options.relevance is not None for one in pipelines)
         count = len(asked.pictures)
         rows: list[tuple[Sequence[Picture], str]]
         if reads or self._family_reads:
@@ -81,8 +92,8 @@ class Encoder:
             rows = [(asked.pictures, self.host.nothing(count))]
         else:
             rows = [((one,), self.host.nothing()) for one in asked.pictures]
-        made = await asyncio.gather(*(self._row(pictures, text, pipeline) for pictures, text in rows))
-        return [one for row in made for one in row.pictures]
+        made = await asyncio.gather(*(self._row(pictures, text, pipelines) for pictures, text in rows))
+        return [[one for row in made for one in row.steps[step]] for step in range(len(pipelines))]
 
     @property
     def _family_reads(self) -> bool:
@@ -90,16 +101,15 @@ class Encoder:
 
         return family_of(self.host.model.config.model_type).reads_text
 
-    async def _row(self, pictures: Sequence[Picture], text: str, pipeline: Pipeline) -> Row:
-        method = pipeline.placed
-        digests = tuple(one.digest for one in pictures)
-        key = (digests, text, str(method.tower), str(method.before), str(self.host.dtype))
+    async def _row(self, pictures: Sequence[Picture], text: str, pipelines: Sequence[Pipeline]) -> Row:
+        methods = tuple((str(one.placed.tower), str(one.placed.before)) for one in pipelines)
+        key = (tuple(one.digest for one in pictures), text, methods, str(self.host.dtype))
         if (known := self.cache.get(key)) is not None:
             self.metrics.pictures.labels("remembered").inc(len(pictures))
             return known
         job = self._flying.get(key)
         if job is None:
-            job = _Job(key, pictures, text, pipeline, asyncio.get_running_loop().create_future())
+            job = _Job(key, pictures, text, pipelines, asyncio.get_running_loop().create_future())
             self._flying[key] = job
             self._queue.put(job)
         else:
@@ -151,13 +161,13 @@ class Encoder:
     def _together(self, jobs: list[_Job]) -> list[Made]:
         """Rows of jobs: the vision tower sees each picture once for all methods that leave it alone."""
         rows: dict[_Job, Row] = {}
-        for tower in dict.fromkeys(job.pipeline.placed.tower for job in jobs):
-            own = [job for job in jobs if job.pipeline.placed.tower == tower]
+        for tower in dict.fromkeys(job.tower for job in jobs):
+            own = [job for job in jobs if job.tower == tower]
             shown = list({job.shown: job for job in own}.values())
             images = [[one.image for one in job.pictures] for job in shown]
             prompt = self.host.prompt(images, [job.text for job in shown])
             encoded: dict[Hashable, list[VisualTokens]] = {job.shown: [] for job in shown}
-            pictures = own[0].pipeline.encode(prompt)
+            pictures = own[0].pipelines[0].encode(prompt)
             for picture, row in zip(pictures, prompt.owners(pictures), strict=True):
                 encoded[shown[row].shown].append(picture)
             plain = is_plain(
@@ -166,18 +176,20 @@ class Encoder:
                 [job.text for job in shown],
                 [[one.placeholders for one in encoded[job.shown]] for job in shown],
             )
-            for method in dict.fromkeys(job.pipeline.method for job in own):
-                alike = [job for job in own if job.pipeline.method == method]
-                pipeline = alike[0].pipeline
-                flat = [one for job in alike for one in encoded[job.shown]]
-                decisions = pipeline.decide(flat)
+            made: dict[tuple[_Job, Reducer], tuple[Reduced, ...]] = {}
+            pipelines = {pipeline.method: pipeline for job in own for pipeline in job.pipelines}
+            for method, pipeline in pipelines.items():
+                alike = [job for job in own if any(one.method == method for one in job.pipelines)]
+                decisions = pipeline.decide([one for job in alike for one in encoded[job.shown]])
                 embeddings = pipeline.project(prompt, decisions)
-                made = iter(
+                each = iter(
                     [
-                        Reduced(decision.left(), own_part.clone(), plain)  # a part would keep the batch alive
-                        for decision, own_part in zip(decisions, embeddings, strict=True)
+                        Reduced(decision.left(), part.clone(), plain)  # a part would keep the batch alive
+                        for decision, part in zip(decisions, embeddings, strict=True)
                     ]
                 )
                 for job in alike:
-                    rows[job] = Row(tuple(next(made) for _ in encoded[job.shown]))
+                    made[job, method] = tuple(next(each) for _ in encoded[job.shown])
+            for job in own:
+                rows[job] = Row(tuple(made[job, one.method] for one in job.pipelines))
         return [rows[job] for job in jobs]

@@ -24,14 +24,16 @@ class Reduced:
 class Row:
     """The pictures that are decided together: one, or those of a question whose words decide as well."""
 
-    pictures: tuple[Reduced, ...]
+    steps: tuple[tuple[Reduced, ...], ...]
+    """What each pipeline that was asked for leaves of them."""
 
     @property
     def nbytes(self) -> int:
         """Of its embeddings, and what is known of them on the CPU."""
         held = [
             tensor
-            for one in self.pictures
+            for step in self.steps
+            for one in step
             for tensor in (one.embeddings, one.left.kept, one.left.standing, one.left.patches_each)
         ]
         return sum(tensor.nbytes for tensor in held)

@@ -31,6 +31,8 @@ def test_a_missing_extra_is_one_sentence(run, monkeypatch):
         (["--reducer", "pool,topk"], "one method at a time"),
         (["--api-key", " "], "the API key is empty"),
         (["--port", "99999"], "Invalid value for '--port'"),
+        (["--guard", "no.json"], "there is no guard at 'no.json'"),
+        (["--guard", "no.json", "--size-bias"], "a guard holds how prompts are shortened"),
         (["--engine", "http://127.0.0.1:9"], "no engine answers at http://127.0.0.1:9"),
     ],
 )

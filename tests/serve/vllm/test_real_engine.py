@@ -5,10 +5,23 @@ import os
 import httpx2
 import openai
 import pytest
-from serving import HTTP, ask_http, check_at_once, content, question, said_of, serving, start, until
+from serving import (
+    GUARD,
+    HTTP,
+    ask_http,
+    check_at_once,
+    check_guarded,
+    content,
+    question,
+    said_of,
+    serving,
+    start,
+    until,
+)
 
 import prumerge
 from prumerge.errors import PrumergeError
+from prumerge.generate.guarded import guarded
 from prumerge.serve.export import export_language_model
 from prumerge.tiny import samples
 
@@ -57,6 +70,12 @@ def asks():
 
 def test_64_at_once_are_answered_as_the_command_line_answers(fronted, tiny):
     check_at_once(fronted.client, said_of(ROWS, *tiny), 64)
+
+
+def test_under_a_guard_many_at_once_are_answered_as_one_by_one(running_vllm, tiny):
+    with serving(*prumerge.load("tiny"), engine=running_vllm.url, guard=GUARD) as server:
+        model, processor = tiny
+        check_guarded(server.client, guarded(model, processor, GUARD))
 
 
 def test_fields_of_vllm_reach_it(fronted, asks):
