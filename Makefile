@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 VLLM_ENV ?= .venv-vllm
 
-.PHONY: demo test test-lmms vllm-env test-vllm coverage check docs site paper compat dist smoke bench clean
+.PHONY: demo test test-lmms vllm-env test-vllm coverage check docs site paper compat dist smoke bench bench-vllm clean
 
 demo: .venv/installed  ## answer questions about sample pictures with and without token reduction
 	$(BIN)/prumerge demo
@@ -69,6 +69,10 @@ bench: .venv/installed-dev  ## measure again what benchmarks/results holds
 	$(BIN)/python benchmarks/splicing.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/serving.py
+
+bench-vllm: .venv/installed-dev $(VLLM_ENV)/installed  ## the same of vLLM's rates, and of what the server bears: half an hour
+	VLLM_ENV=$(VLLM_ENV) $(BIN)/python benchmarks/vllm_rates.py
+	VLLM_ENV=$(VLLM_ENV) $(BIN)/python benchmarks/faults.py
 
 clean:
 	rm -rf .venv .venv-lmms .venv-vllm demo dist build

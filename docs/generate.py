@@ -31,6 +31,7 @@ from roofline_tables import (
     roofline_training_measured,
     roofline_training_words,
 )
+from serving_tables import faults, vllm_rates
 from typer.testing import CliRunner
 
 from prumerge.catalogue import FACTS, all_families, built_in, entry
@@ -44,7 +45,10 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "results" / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("methods", "results", "families", "roofline", "choosing")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("methods", "results", "families", "roofline", "choosing", "serving")
+    ),
 ]
 
 
@@ -374,6 +378,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
         roofline_training,
         roofline_training_words,
         roofline_training_measured,
+        vllm_rates,
+        faults,
     )
 }
 

@@ -6,11 +6,15 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx2
 import pytest
+import yaml
 
 from prumerge.serve import app
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_missing_extra_is_one_sentence(run, monkeypatch):
@@ -71,3 +75,11 @@ def test_it_ends_when_it_is_told_to():
         process.kill()
     assert (process.returncode, out) == (130, "")
     assert error.strip().endswith("all that was held is answered")
+
+
+@pytest.mark.parametrize("service", ["front", "export"])
+def test_the_commands_of_the_compose_file_are_prumerges(run, service):
+    compose = yaml.safe_load((ROOT / "examples" / "compose.yaml").read_text())
+    _, _, arguments = compose["services"][service]["command"].strip('"').partition("prumerge ")
+    code, out, error = run(*arguments.strip('"').split(), "--help")
+    assert (code, error, "Usage: prumerge" in out) == (0, "", True)
