@@ -235,7 +235,7 @@ async def left(server: Server, running: Server) -> dict[str, Any]:
 async def soak(servers: dict[str, Server], seconds: float, at_once: int = 16) -> dict[str, Any]:
     """Questions without a pause by so many clients, three in four of them about pictures that are new."""
     server, until, number = servers["front"], time.monotonic() + seconds, 0
-    known, wrong, answered = bodies(5000, 8), Counter[str](), [0]
+    known, wrong, answered, took = bodies(5000, 8), Counter[str](), [0], [0.0]
     memory: dict[str, list[int]] = {name: [] for name in servers}
 
     async def asker() -> None:
@@ -244,7 +244,9 @@ async def soak(servers: dict[str, Server], seconds: float, at_once: int = 16) ->
             number += 1
             fresh = number % 4
             [body] = await asyncio.to_thread(bodies, 6000 + number, 1) if fresh else [known[number // 4 % 8]]
+            since = time.perf_counter()
             said, _, failed = await ask(sends, server.url, body)
+            took.append(time.perf_counter() - since)
             answered[-1] += failed is None
             if failed is not None or not said:
                 wrong[failed or "nothing is said"] += 1
@@ -258,12 +260,16 @@ async def soak(servers: dict[str, Server], seconds: float, at_once: int = 16) ->
 
     async with client() as sends:
         await asyncio.gather(watcher(), *(asker() for _ in range(at_once)))
+    if wrong:
+        print(server.said(), flush=True)
     return {
         "seconds": seconds,
         "at_once": at_once,
         "answered": sum(answered),
         "requests_per_second": round(sum(answered) / seconds, 2),
         "errors": dict(wrong),
+        "answered_each_twentieth": answered,
+        "slowest_seconds": round(max(took), 1),
         "memory_mib": memory,
         "memory_grows_by_mib": {name: grown(values) for name, values in memory.items()},
     }

@@ -72,9 +72,10 @@ def _soak(name: str, soak: dict[str, Any]) -> str:
         for part, values in soak["memory_mib"].items()
     )
     errors = sum(soak["errors"].values())
+    note = f" ({soak['note']})" if "note" in soak else ""
     return (
         f"- {soak['seconds'] / 60:g} minutes{name.removeprefix('soak')}, {soak['at_once']} clients without a "
-        f"pause, three in four pictures new: {soak['answered']:,} answers, {errors} errors; {ends}."
+        f"pause, three in four pictures new: {soak['answered']:,} answers, {errors} errors{note}; {ends}."
     )
 
 
