@@ -98,7 +98,7 @@ clean:
 
 # vLLM needs an older Transformers than prumerge, of which only the plugin is used there. The audio packages and
 # torchvision that it brings do not go with CPU builds of torch: it works without the first, and is let import
-# the last one.
+# the last one. Where the package index has no CPU builds: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 $(VLLM_ENV)/installed: .ci/torchvision_for_cpu.py
 	$(PYTHON) -m venv $(VLLM_ENV)
 	$(VLLM_ENV)/bin/pip install --quiet --no-compile --disable-pip-version-check torch==2.13.0
