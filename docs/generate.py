@@ -33,6 +33,7 @@ from roofline_tables import (
     roofline_training_measured,
     roofline_training_words,
 )
+from serving_tables import faults, vllm_rates
 from typer.testing import CliRunner
 
 from prumerge.catalogue import FACTS, all_families, built_in, entry
@@ -48,7 +49,7 @@ DOCUMENTS = [
     ROOT / "results" / "README.md",
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ("methods", "results", "families", "roofline", "bench", "choosing")
+        for name in ("methods", "results", "families", "roofline", "bench", "choosing", "serving")
     ),
 ]
 
@@ -381,6 +382,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
         roofline_training,
         roofline_training_words,
         roofline_training_measured,
+        vllm_rates,
+        faults,
     )
 }
 

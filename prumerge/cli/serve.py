@@ -20,6 +20,10 @@ def serve(
     allow_reducers: Annotated[
         str, typer.Option(help="Methods that requests may name beside it and none, separated by commas.")
     ] = "",
+    guard: Annotated[
+        Path | None,
+        typer.Option(help="Answer under this guard of `prumerge calibrate` where a request names no method."),
+    ] = None,
     engine: Annotated[
         str | None,
         typer.Option(help="URL of a vLLM server, such as http://localhost:8100. [default: this process]"),
@@ -58,9 +62,17 @@ def serve(
         need(package, "serve")
     if api_key is not None and not api_key.strip():
         raise PrumergeError("the API key is empty; give one, or leave --api-key out")
+    options = shared.options_of(positions, separators, size_bias)
+    if guard is not None:
+        need("scipy", "evaluate")
+        if options.changed():
+            raise PrumergeError(
+                "a guard holds how prompts are shortened; leave --positions, --separators and --size-bias out"
+            )
     method = str(shared.method_of(reducer, keep))
     with status("loading"):
         from prumerge.cli.model import open_model
+        from prumerge.generate.guarded import Guard
         from prumerge.serve.build import Settings, build
         from prumerge.serve.limits import MIB, Limits
         from prumerge.serve.run import run
@@ -79,7 +91,8 @@ def serve(
             name=name or (Path(model).name if Path(model).is_dir() else model),
             reducer=method,
             reducers=[one.strip() for one in allow_reducers.split(",") if one.strip()],
-            options=shared.options_of(positions, separators, size_bias),
+            options=options,
+            guard=None if guard is None else Guard.read(guard),
             engine=engine,
             batch=batch,
             seconds=wait_ms / 1000,

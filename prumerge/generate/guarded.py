@@ -163,20 +163,25 @@ class Guarded:
         return GuardedAnswer(text, tuple(tries), encode_ms)
 
     def shift(self) -> str:
-        """What to think where the untouched model is asked far more or less often than at calibration, which
-        says that questions or pictures are others; nothing where it is not."""
-        share = self.guard.calibrated.get("untouched")
-        if share is None or self.asked < _LEAST:
-            return ""
-        from scipy.stats import binomtest
+        """What to think of how often all tokens were needed, as `shift` says."""
+        return shift(self.guard, self.asked, self.untouched)
 
-        if binomtest(self.untouched, self.asked, share).pvalue >= UNLIKELY:
-            return ""
-        return (
-            f"{self.untouched} of {self.asked} questions went to the untouched model, where calibration saw "
-            f"{100 * share:.0f} %: these are other pictures or questions, and the stated agreement is not "
-            "known to hold for them; calibrate on some of them"
-        )
+
+def shift(guard: Guard, asked: int, untouched: int) -> str:
+    """What to think where, of so many questions, the untouched model is asked far more or less often than at
+    calibration, which says that questions or pictures are others; nothing where it is not."""
+    share = guard.calibrated.get("untouched")
+    if share is None or asked < _LEAST:
+        return ""
+    from scipy.stats import binomtest
+
+    if binomtest(untouched, asked, share).pvalue >= UNLIKELY:
+        return ""
+    return (
+        f"{untouched} of {asked} questions went to the untouched model, where calibration saw "
+        f"{100 * share:.0f} %: these are other pictures or questions, and the stated agreement is not "
+        "known to hold for them; calibrate on some of them"
+    )
 
 
 def guarded(model: Any, processor: Any, guard: Guard | str | os.PathLike[str]) -> Guarded:
@@ -189,10 +194,15 @@ def guarded(model: Any, processor: Any, guard: Guard | str | os.PathLike[str]) -
     was found on a model of other weights.
     """
     found = guard if isinstance(guard, Guard) else Guard.read(guard)
-    known = found.calibrated.get("weights")
+    check_weights(found, model)
+    return Guarded(model, processor, found)
+
+
+def check_weights(guard: Guard, model: Any) -> None:
+    """Raise PrumergeError for a guard that was found on other weights than the model's."""
+    known = guard.calibrated.get("weights")
     if known is not None and known != fingerprint(model):
         raise PrumergeError(
-            f"this guard was calibrated on other weights (those of {found.calibrated.get('model')}); run "
+            f"this guard was calibrated on other weights (those of {guard.calibrated.get('model')}); run "
             "prumerge calibrate on this model"
         )
-    return Guarded(model, processor, found)

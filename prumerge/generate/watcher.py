@@ -20,6 +20,11 @@ class Watcher(LogitsProcessor):
         self._sure.append(logits.amax(-1) - logits.logsumexp(-1))
         return scores
 
+    @property
+    def last(self) -> Tensor:
+        """The logarithm of how probable the last step's token was, one for each question."""
+        return self._sure[-1]
+
     def probabilities(self, lengths: Sequence[int]) -> list[float]:
         """Of the whole answer to each question of the batch: of its first `lengths` tokens together."""
         sure = torch.stack(self._sure, 1).cpu()

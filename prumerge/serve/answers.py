@@ -15,13 +15,17 @@ def visual(pictures: Sequence[Reduced], kept: float | None = None) -> dict[str, 
     stages before the language model; `kept`, where its layers prune as well, is their average over them."""
     if kept is None:
         kept = sum(len(one.left.standing) for one in pictures)
-    took = Took.together(pictures)
     return {
         "visual_tokens": sum(one.left.placeholders for one in pictures),
         "visual_tokens_kept": int(kept) if kept == int(kept) else round(kept, 2),
-        "encode_ms": round(took.encode, 2),
-        "reduce_ms": round(took.reduce, 2),
+        **milliseconds(pictures),
     }
+
+
+def milliseconds(pictures: Sequence[Reduced]) -> dict[str, float]:
+    """Of vision tower and projector, and of the methods, for what is left of some pictures."""
+    took = Took.together(pictures)
+    return {"encode_ms": round(took.encode, 2), "reduce_ms": round(took.reduce, 2)}
 
 
 def usage(prompt: int, answer: int, seen: dict[str, Any]) -> dict[str, Any]:

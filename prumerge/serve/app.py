@@ -210,8 +210,8 @@ class _Visit:
     async def _asked(self, request: Request) -> Asked:
         """The question of a request."""
         front = self.front
-        with front.bytes.take(_length(request, front.limits.body)):
-            raw = await _body(request, front.limits.body, front.limits.body_seconds)
+        with front.bytes.growing() as take:
+            raw = await _body(request, front.limits.body, front.limits.body_seconds, take)
             chat = await asyncio.to_thread(front.read, raw)
             del raw
             asked = await _unless_gone(request, front.asked(chat, self._held))
@@ -292,6 +292,8 @@ class _Visit:
             "prompt": counted["prompt_tokens"],
             "answer": counted["completion_tokens"],
         }
+        if "guard" in counted:
+            self._about["reducer"] = counted["guard"]["answered_by"]
 
 
 class _Stream(StreamingResponse):
@@ -330,21 +332,17 @@ def _patience(seconds: float) -> Iterator[None]:
         raise Refusal("the answer took too long; ask for fewer tokens", 504, code="timeout") from None
 
 
-def _length(request: Request, most: int) -> int:
-    """Bytes that a request says it has; where it does not say, as many as it may have. Raises Refusal."""
+async def _body(request: Request, most: int, seconds: float, take: Callable[[int], None]) -> bytearray:
+    """What is sent, within bounds of size and time; `take` is told of bytes that came, since what is only
+    announced takes no memory. Raises Refusal."""
     said = request.headers.get("content-length", "")
-    length = int(said) if said.isdecimal() and len(said) < 20 else most
-    if length > most:
+    if said.isdecimal() and (len(said) > 20 or int(said) > most):
         raise _too_long(most)
-    return length
-
-
-async def _body(request: Request, most: int, seconds: float) -> bytearray:
-    """What is sent, within bounds of size and time. Raises Refusal."""
     body = bytearray()
     try:
         with anyio.fail_after(seconds):
             async for chunk in request.stream():
+                take(len(chunk))
                 body += chunk
                 if len(body) > most:
                     raise _too_long(most)

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from prumerge.errors import PrumergeError
+from prumerge.generate.guarded import Guard
 from prumerge.pipeline.options import DEFAULT, Options
 from prumerge.serve.asked import Allowed
+from prumerge.serve.cascade import Cascade
 from prumerge.serve.encoder import Encoder
 from prumerge.serve.engine import Engine
 from prumerge.serve.front import Front
@@ -28,6 +31,8 @@ class Settings:
     reducers: Sequence[str] = ()
     """Others that requests may name."""
     options: Options = DEFAULT
+    guard: Guard | None = None
+    """Under which pictures are asked about where a request names no method; its options are all requests'."""
     engine: str | None = None
     """The URL of a vLLM server; None: this process answers."""
     batch: int = 16
@@ -44,8 +49,17 @@ class Settings:
 
 
 def build(model: Any, processor: Any, settings: Settings) -> Front:
-    """A server of a loaded model; raises PrumergeError for methods that there are none of."""
-    allowed = Allowed.of(settings.reducer, settings.reducers, settings.options)
+    """A server of a loaded model; raises PrumergeError for methods that there are none of, and for a guard
+    that was found on other weights."""
+    guard, options = settings.guard, settings.options
+    if guard is not None:
+        options = options.but(**guard.options)
+        if settings.engine is not None and options.size_bias:
+            raise PrumergeError(
+                "the guard was found with --size-bias, which vLLM has not; calibrate without, or serve "
+                "without --engine"
+            )
+    allowed = Allowed.of(settings.reducer, settings.reducers, options)
     host, metrics = Host(model, processor), Metrics()
     batch, seconds = settings.batch, settings.seconds
     encoder = Encoder(host, metrics, cache=settings.cache, batch=batch, seconds=seconds)
@@ -56,6 +70,8 @@ def build(model: Any, processor: Any, settings: Settings) -> Front:
         from prumerge.serve.vllm import Vllm
 
         engine = Vllm(host, encoder, metrics, allowed, settings.engine, settings.limits)
+    if guard is not None:
+        engine = Cascade(engine, encoder, metrics, allowed, guard)
     return Front(
         settings.name,
         host,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
+
+from torch import Tensor
 
 from prumerge.errors import PrumergeError
 from prumerge.generate.stopwatch import Stopwatch
@@ -15,6 +17,7 @@ from prumerge.models import device_of
 from prumerge.pipeline.decide import Decision
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
+from prumerge.reducer import Reducer
 from prumerge.serve.asked import Asked
 from prumerge.serve.cache import Cache
 from prumerge.serve.host import Host
@@ -36,16 +39,21 @@ class _Job:
     key: Hashable
     pictures: Sequence[Picture]
     text: str
-    pipeline: Pipeline
+    pipelines: Sequence[Pipeline]
     future: asyncio.Future[Row]
     looks: bool
     """Whether somebody looks at what is decided, and will again with another method or budget."""
     waiting: int = 0
 
     @property
+    def tower(self) -> Reducer | None:
+        """What its pipelines do inside the vision tower."""
+        return self.pipelines[0].placed.tower
+
+    @property
     def shown(self) -> Hashable:
         """What the vision tower is shown, and how it merges."""
-        return tuple(one.digest for one in self.pictures), self.text, str(self.pipeline.placed.tower)
+        return tuple(one.digest for one in self.pictures), self.text, str(self.tower)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +66,8 @@ class _Seen:
 
 
 Made: TypeAlias = Row | Exception
+_Made: TypeAlias = tuple[Decision, Tensor, Took]
+"""What a method decided of a picture, the embeddings of what is left, and what both took."""
 
 
 class Encoder:
@@ -86,28 +96,33 @@ class Encoder:
         return not self._flying
 
     async def reduce(self, asked: Asked) -> list[Reduced]:
-        """What is left of a question's pictures, in order. Raises PrumergeError as `Pipeline` does.
+        """What is left of a question's pictures, in order, as `steps` has it."""
+        [found] = await self.steps(asked, [asked.pipeline])
+        return found
+
+    async def steps(self, asked: Asked, pipelines: Sequence[Pipeline]) -> list[list[Reduced]]:
+        """What each of several pipelines leaves of a question's pictures, which are encoded once for all; the
+        pipelines do the same inside the vision tower. Raises PrumergeError as `Pipeline` does.
 
         Whoever leaves meanwhile takes nothing from others that wait for the same picture.
         """
-        return [one for row in await self._rows(asked) for one in row.pictures]
+        rows = await self._rows(asked, pipelines)
+        return [[one for row in rows for one in row.steps[step]] for step in range(len(pipelines))]
 
     async def look(self, asked: Asked) -> list[tuple[Decision, Took]]:
         """What is decided of a question's pictures, in order, and what it took. Raises as `reduce` does.
 
         The vision tower's view of the pictures looked at last is remembered, for other methods and budgets.
         """
-        rows = await self._rows(asked, looks=True)
         return [
             (decision, one.took)
-            for row in rows
-            for decision, one in zip(row.decisions, row.pictures, strict=True)
+            for row in await self._rows(asked, [asked.pipeline], looks=True)
+            for decision, one in zip(row.decisions, row.steps[0], strict=True)
         ]
 
-    async def _rows(self, asked: Asked, *, looks: bool = False) -> list[Row]:
-        pipeline = asked.pipeline
-        reads = any("text" in part.needs for part in pipeline.method.parts)
-        reads = reads or pipeline.options.relevance is not None
+    async def _rows(self, asked: Asked, pipelines: Sequence[Pipeline], *, looks: bool = False) -> list[Row]:
+        reads = any("text" in part.needs for one in pipelines for part in one.method.parts)
+        reads = reads or any(one.options.relevance is not None for one in pipelines)
         count = len(asked.pictures)
         rows: list[tuple[Sequence[Picture], str]]
         if reads or self._family_reads:
@@ -116,7 +131,7 @@ class Encoder:
             rows = [(asked.pictures, self.host.nothing(count))]
         else:
             rows = [((one,), self.host.nothing()) for one in asked.pictures]
-        return await asyncio.gather(*(self._row(pictures, text, pipeline, looks) for pictures, text in rows))
+        return await asyncio.gather(*(self._row(pictures, text, pipelines, looks) for pictures, text in rows))
 
     @property
     def _family_reads(self) -> bool:
@@ -124,16 +139,17 @@ class Encoder:
 
         return family_of(self.host.model.config.model_type).reads_text
 
-    async def _row(self, pictures: Sequence[Picture], text: str, pipeline: Pipeline, looks: bool) -> Row:
-        method = pipeline.placed
-        digests = tuple(one.digest for one in pictures)
-        key = (digests, text, str(method.tower), str(method.before), str(self.host.dtype), looks)
+    async def _row(
+        self, pictures: Sequence[Picture], text: str, pipelines: Sequence[Pipeline], looks: bool
+    ) -> Row:
+        methods = tuple((str(one.placed.tower), str(one.placed.before)) for one in pipelines)
+        key = (tuple(one.digest for one in pictures), text, methods, str(self.host.dtype), looks)
         if not looks and (known := self.cache.get(key)) is not None:
             self.metrics.pictures.labels("remembered").inc(len(pictures))
             return known
         job = self._flying.get(key)
         if job is None:
-            job = _Job(key, pictures, text, pipeline, asyncio.get_running_loop().create_future(), looks)
+            job = _Job(key, pictures, text, pipelines, asyncio.get_running_loop().create_future(), looks)
             self._flying[key] = job
             self._queue.put(job)
         else:
@@ -187,26 +203,23 @@ class Encoder:
         """Rows of jobs: the vision tower sees each picture once for all methods that leave it alone."""
         rows: dict[_Job, Row] = {}
         watch = Stopwatch(device_of(self.host.model))
-        for tower in dict.fromkeys(job.pipeline.placed.tower for job in jobs):
-            own = [job for job in jobs if job.pipeline.placed.tower == tower]
+        for tower in dict.fromkeys(job.tower for job in jobs):
+            own = [job for job in jobs if job.tower == tower]
             seen, encode_ms = self._encoded(own, watch)
-            for method in dict.fromkeys(job.pipeline.method for job in own):
-                alike = [job for job in own if job.pipeline.method == method]
-                pipeline = alike[0].pipeline
+            made: dict[tuple[_Job, Reducer], list[_Made]] = {}
+            pipelines = {pipeline.method: pipeline for job in own for pipeline in job.pipelines}
+            for method, pipeline in pipelines.items():
+                alike = [job for job in own if any(one.method == method for one in job.pipelines)]
                 watch.lap()
                 decisions = pipeline.decide([one for job in alike for one in seen[job.shown].pictures])
                 reduce_ms = watch.lap()
                 embeddings = pipeline.project(seen[alike[0].shown].prompt, decisions)
-                took = Took(encode_ms + watch.lap(), reduce_ms, remembered=not encode_ms)
-                made = iter(zip(decisions, embeddings, strict=True))
+                took = Took(watch.lap(), reduce_ms, remembered=not encode_ms)
+                each = iter(zip(decisions, embeddings, strict=True))
                 for job in alike:
-                    part = [next(made) for _ in seen[job.shown].pictures]
-                    left = [
-                        Reduced(decision.left(), one.clone(), seen[job.shown].plain, took)
-                        for decision, one in part  # what is no clone would keep the batch alive
-                    ]
-                    decided = tuple(decision for decision, _ in part) if job.looks else ()
-                    rows[job] = Row(tuple(left), decided)
+                    made[job, method] = [(*next(each), took) for _ in seen[job.shown].pictures]
+            for job in own:
+                rows[job] = _row_of(job, [made[job, one.method] for one in job.pipelines], seen, encode_ms)
         return [rows[job] for job in jobs]
 
     def _encoded(self, jobs: list[_Job], watch: Stopwatch) -> tuple[dict[Hashable, _Seen], float]:
@@ -219,7 +232,7 @@ class Encoder:
             texts = [job.text for job in new]
             prompt = self.host.prompt([[one.image for one in job.pictures] for job in new], texts)
             watch.lap()
-            pictures = new[0].pipeline.encode(prompt)
+            pictures = new[0].pipelines[0].encode(prompt)
             encode_ms = watch.lap()
             owners = prompt.owners(pictures)
             each = [
@@ -236,3 +249,20 @@ class Encoder:
         while len(self._seen) > LOOKED_AT:
             self._seen.popitem(last=False)
         return seen, encode_ms
+
+
+def _row_of(
+    job: _Job, steps: Sequence[Sequence[_Made]], seen: Mapping[Hashable, _Seen], encode_ms: float
+) -> Row:
+    """What each step leaves; the milliseconds of encoding, which all share, count for the first."""
+    plain, left = seen[job.shown].plain, []
+    for number, step in enumerate(steps):
+        encode = encode_ms if not number else 0.0
+        left.append(
+            tuple(
+                # What is no clone would keep the batch alive.
+                Reduced(decision.left(), one.clone(), plain, replace(took, encode=took.encode + encode))
+                for decision, one, took in step
+            )
+        )
+    return Row(tuple(left), tuple(decision for decision, *_ in steps[0]) if job.looks else ())

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from prumerge.serve.asked import Asked
 from prumerge.serve.envelope import Chat
+from prumerge.serve.reduced import Reduced
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What the model says to a question, by its likeliest tokens."""
+
+    tokens: Sequence[int]
+    """Of the answer, with the one that ends it."""
+    probability: float
+    """Of these tokens together."""
+    prompt: int
+    """Tokens that were read."""
 
 
 @runtime_checkable
@@ -33,3 +47,7 @@ class Engine(Protocol):
 
     async def whole(self, asked: Asked) -> dict[str, Any]:
         """OpenAI's whole answer; raises PrumergeError."""
+
+    async def attempt(self, asked: Asked, pictures: Sequence[Reduced], least: float) -> Attempt:
+        """The likeliest answer from what is left of the question's pictures; one that is less probable than
+        `least` need not be written to its end. Raises PrumergeError."""

@@ -75,22 +75,29 @@ def chat_template(processor: Any) -> str:
     """The processor's template for a tokenizer that is given no pictures: it writes the token that begins a
     text where the tokenizer would, since vLLM's chat tells the tokenizer not to; and it lets prompts through
     that are written already (`chat_template_kwargs={"rendered": true}`)."""
-    own = processor.chat_template or _LLAVA
+    return f"{_RENDERED}{_begun(processor, processor.chat_template or _LLAVA)}{{% endif %}}"
+
+
+def _begun(processor: Any, template: str) -> str:
+    """A template with the token that begins a text, where the tokenizer alone writes it."""
     tokenizer = processor.tokenizer
     ids = tokenizer("a").input_ids
     begins = tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
-    bos = "{{ bos_token }}" if begins and "bos_token" not in own else ""
-    return f"{_RENDERED}{bos}{own}{{% endif %}}"
+    return "{{ bos_token }}" + template if begins and "bos_token" not in template else template
 
 
 def export_whole(model: Any, processor: Any, folder: Path) -> None:
-    """Write the whole model with the names that weights have on the hub, which Transformers reads as well.
+    """Write the whole model with the names that weights have on the hub, which Transformers reads as well;
+    its chat template writes the token that begins a text, since vLLM's chat has no tokenizer do so.
 
     Raises PrumergeError for quantised weights.
     """
     _check_plain(model)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    template = folder / "chat_template.jinja"
+    if template.is_file():
+        template.write_text(_begun(processor, template.read_text(encoding="utf-8")), encoding="utf-8")
     for path in sorted(folder.glob("*.safetensors")):
         rename(path, lambda name: _TOWER.sub(r"\1vision_model.", name))
     index = folder / "model.safetensors.index.json"

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
+from prumerge.generate.watcher import Watcher
 from prumerge.serve.asked import Asked
 from prumerge.serve.reduced import Reduced
 
@@ -19,8 +20,16 @@ from prumerge.serve.reduced import Reduced
 class Row:
     """One question while it is answered. All but `over` belongs to the event loop's thread."""
 
-    def __init__(self, asked: Asked, pictures: Sequence[Reduced], ends: frozenset[int]) -> None:
-        self.asked, self.pictures, self.ends = asked, pictures, ends
+    def __init__(
+        self,
+        asked: Asked,
+        pictures: Sequence[Reduced],
+        ends: frozenset[int],
+        least: float | None = None,
+    ) -> None:
+        """With `least` it is watched how sure the model is, and an answer that is less probable is not
+        written to its end."""
+        self.asked, self.pictures, self.ends, self.least = asked, pictures, ends, least
         self.most = asked.most
         """Tokens of the longest answer that fits."""
         self.prompt = 0
@@ -29,20 +38,24 @@ class Row:
         """Visual tokens on average over the layers, where they are pruned there."""
         self.count = 0
         """Tokens that came."""
+        self.probability = 1.0
+        """Of what came, where it is watched."""
         self.ended = False
         """Whether the model itself came to an end."""
         self.over = False
         """Whether no more tokens are wanted."""
         self._tokens: asyncio.Queue[int | Exception | None] = asyncio.Queue()
 
-    def add(self, token: int) -> None:
-        """One more token of the answer."""
+    def add(self, token: int, probability: float = 1.0) -> None:
+        """One more token of the answer, and how probable it was."""
         if self.over:
             return
         self.count += 1
+        self.probability *= probability
         self.ended = token in self.ends
         self._tokens.put_nowait(token)
-        if self.ended or self.count == self.most:
+        doubted = self.least is not None and self.probability < self.least
+        if self.ended or doubted or self.count == self.most:
             self.close()
 
     def close(self, error: Exception | None = None) -> None:
@@ -63,10 +76,14 @@ class Streamer(BaseStreamer):
     """Hands the tokens of each step to their rows, in the event loop's thread."""
 
     def __init__(
-        self, rows: Sequence[Row], loop: asyncio.AbstractEventLoop, read: Callable[[], None]
+        self,
+        rows: Sequence[Row],
+        loop: asyncio.AbstractEventLoop,
+        read: Callable[[], None],
+        watcher: Watcher | None,
     ) -> None:
         """`read` is called when the prompts were read, before the first tokens are handed on."""
-        self.rows, self.loop, self.read = rows, loop, read
+        self.rows, self.loop, self.read, self.watcher = rows, loop, read, watcher
         self._steps = 0
 
     def put(self, value: Int[Tensor, "..."]) -> None:
@@ -74,15 +91,16 @@ class Streamer(BaseStreamer):
         if self._steps == 1:
             self.read()
         if self._steps:
-            self.loop.call_soon_threadsafe(self._hand, value.tolist())
+            sure = [1.0] * len(self.rows) if self.watcher is None else self.watcher.last.exp().tolist()
+            self.loop.call_soon_threadsafe(self._hand, value.tolist(), sure)
         self._steps += 1
 
     def end(self) -> None:
         """Rows are closed by whoever made them."""
 
-    def _hand(self, tokens: list[int]) -> None:
-        for row, token in zip(self.rows, tokens, strict=True):
-            row.add(token)
+    def _hand(self, tokens: list[int], sure: list[float]) -> None:
+        for row, token, probability in zip(self.rows, tokens, sure, strict=True):
+            row.add(token, probability)
 
 
 class Ends(StoppingCriteria):

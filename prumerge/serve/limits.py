@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -50,10 +50,26 @@ class Budget:
     @contextmanager
     def take(self, count: int) -> Iterator[None]:
         """`count` while a `with` lasts; raises Refusal (429) where less is left."""
-        if self.taken + count > self.most:
-            raise busy(f"the server holds as many {self.what} as it can; send the request again in a while")
-        self.taken += count
-        try:
+        with self.growing() as take:
+            take(count)
             yield
+
+    @contextmanager
+    def growing(self) -> Iterator[Callable[[int], None]]:
+        """A function that takes more each time it is called, while a `with` lasts; it raises Refusal (429)
+        where less is left."""
+        own = 0
+
+        def take(count: int) -> None:
+            nonlocal own
+            if self.taken + count > self.most:
+                raise busy(
+                    f"the server holds as many {self.what} as it can; send the request again in a while"
+                )
+            self.taken += count
+            own += count
+
+        try:
+            yield take
         finally:
-            self.taken -= count
+            self.taken -= own

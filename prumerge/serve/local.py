@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Hashable, Iterator
+from collections.abc import AsyncGenerator, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers import LogitsProcessorList
 
 from prumerge.errors import PrumergeError
+from prumerge.generate.watcher import Watcher
 from prumerge.layers.pruning import average_tokens, pruning
 from prumerge.pipeline.splice import column_sizes
 from prumerge.serve.answers import Chunks, joined, usage, visual
 from prumerge.serve.asked import Asked
 from prumerge.serve.encoder import Encoder
+from prumerge.serve.engine import Attempt
 from prumerge.serve.envelope import Chat
 from prumerge.serve.generating import Ends, Row, Streamer
 from prumerge.serve.host import Host
 from prumerge.serve.metrics import Metrics
 from prumerge.serve.prompts import prompt_of
+from prumerge.serve.reduced import Reduced
 from prumerge.serve.refusal import Refusal
 from prumerge.serve.waiting import Waiting
 from prumerge.serve.words import Words
 
 # Fields that change nothing here, and values of others that ask for nothing.
-_LABELS = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
-_NOTHING: dict[str, tuple[Any, ...]] = {
+LABELS = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
+NOTHING: dict[str, tuple[Any, ...]] = {
     "logprobs": (False,),
     "top_logprobs": (0,),
     "frequency_penalty": (0,),
@@ -71,7 +75,7 @@ class Local:
         if chat.n not in (None, 1):
             raise Refusal("one answer at a time: leave n out", param="n", code="unsupported_value")
         for name, value in chat.more.items():
-            if name not in _LABELS and value not in _NOTHING.get(name, ()):
+            if name not in LABELS and value not in NOTHING.get(name, ()):
                 raise Refusal(
                     f"{name[:40]!r} is not done by this server's own engine; leave it out, or serve the "
                     "model by vLLM (prumerge serve --engine URL)",
@@ -85,11 +89,18 @@ class Local:
     async def whole(self, asked: Asked) -> dict[str, Any]:
         return joined([chunk async for chunk in self.stream(asked)])
 
+    async def attempt(self, asked: Asked, pictures: Sequence[Reduced], least: float) -> Attempt:
+        row = Row(asked, pictures, self.host.ends, least)
+        tokens = []
+        with self._waiting(row):
+            while (token := await row.next()) is not None:
+                tokens.append(token)
+        return Attempt(tokens, row.probability, row.prompt)
+
     async def stream(self, asked: Asked) -> AsyncGenerator[dict[str, Any], None]:
         row = Row(asked, await self.encoder.reduce(asked), self.host.ends)
         words, chunks, first = Words(self.host.words, asked.chat.stops), Chunks(), True
-        self._queue.put(row)
-        try:
+        with self._waiting(row):
             while (token := await row.next()) is not None:
                 new = words.add(token)
                 if new or first:
@@ -100,6 +111,13 @@ class Local:
             reason = "stop" if words.stopped or row.ended else "length"
             yield chunks.words("" if words.stopped else words.rest(), first=first, reason=reason)
             yield chunks.counted(usage(row.prompt, row.count, visual(row.pictures, row.kept)))
+
+    @contextmanager
+    def _waiting(self, row: Row) -> Iterator[None]:
+        """A row is answered while a `with` lasts."""
+        self._queue.put(row)
+        try:
+            yield
         finally:
             row.over = True
             self._queue.discard(row)
@@ -147,6 +165,7 @@ class Local:
                 sizes = column_sizes(model, shorter, left)
         _fit(rows, shorter["attention_mask"].sum(1).tolist(), self.host.context)
         layers = pipeline.placed.layers if pictures else None
+        watcher = None if rows[0].least is None else Watcher()
         with pruning(model, layers, sizes) as inside, _chance(rows[0].asked.chat.seed):
 
             def read() -> None:
@@ -159,7 +178,8 @@ class Local:
                 **shorter,
                 **_sampling(rows[0].asked.chat),
                 max_new_tokens=max(row.most for row in rows),
-                streamer=Streamer(rows, loop, read),
+                streamer=Streamer(rows, loop, read, watcher),
+                logits_processor=LogitsProcessorList([watcher] if watcher else []),
                 stopping_criteria=[Ends(rows)],
             )
 
@@ -170,7 +190,8 @@ def _kind(row: Row) -> Hashable:
     samples = bool(chat.temperature)
     alone = id(row) if samples and chat.seed is not None else None  # a seed is for one answer
     inside = pipeline.placed.layers if row.pictures else None
-    return str(inside), bool(row.pictures), chat.temperature or 0.0, samples and chat.top_p, alone
+    step = None if row.least is None else str(pipeline.method)  # those of a guard are of other lengths
+    return str(inside), bool(row.pictures), chat.temperature or 0.0, samples and chat.top_p, alone, step
 
 
 def _sampling(chat: Chat) -> dict[str, Any]:

@@ -30,6 +30,10 @@ class Metrics:
             buckets=(1, 2, 4, 8, 16, 32, 64), registry=self.registry,
         )  # fmt: skip
         self.seconds = Histogram("prumerge_seconds", "Seconds of a stage.", ["stage"], registry=self.registry)
+        self.guarded = Counter(
+            "prumerge_guarded", "Answers under a guard, by the step that gave them.", ["step"],
+            registry=self.registry,
+        )  # fmt: skip
         self.retries = Counter(
             "prumerge_engine_retries", "Requests sent to the engine again.", registry=self.registry
         )

@@ -29,8 +29,9 @@ async def probe(engine: Vllm) -> None:
         found = await engine.whole(question)
     except Refusal as refusal:
         raise PrumergeError(
-            f"the engine at {engine.upstream.url} takes no embeddings ({refusal}); start vLLM with "
-            "--enable-prompt-embeds, and with its Python front end"
+            f"the engine at {engine.upstream.url} takes no embeddings of this model ({refusal}); start vLLM "
+            "with the folder that prumerge export-lm writes of it, --enable-prompt-embeds, and its Python "
+            "front end"
         ) from refusal
     read = found["usage"]["prompt_tokens"]
     if read != count:

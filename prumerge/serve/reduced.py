@@ -48,20 +48,22 @@ class Reduced:
 class Row:
     """The pictures that are decided together: one, or those of a question whose words decide as well."""
 
-    pictures: tuple[Reduced, ...]
+    steps: tuple[tuple[Reduced, ...], ...]
+    """What each pipeline that was asked for leaves of them."""
     decisions: tuple[Decision, ...] = field(default=(), repr=False)
     """What was decided of each, for who wants to look at it; never remembered."""
 
     def remembered(self) -> Row:
         """The same for those who ask later."""
-        return Row(tuple(replace(one, took=NOTHING) for one in self.pictures))
+        return Row(tuple(tuple(replace(one, took=NOTHING) for one in step) for step in self.steps))
 
     @property
     def nbytes(self) -> int:
         """Of its embeddings, and what is known of them on the CPU."""
         held = [
             tensor
-            for one in self.pictures
+            for step in self.steps
+            for one in step
             for tensor in (one.embeddings, one.left.kept, one.left.standing, one.left.patches_each)
         ]
         return sum(tensor.nbytes for tensor in held)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import logging
+import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -19,6 +20,7 @@ from prumerge.pipeline.reduce import Pipeline
 from prumerge.serve.answers import visual
 from prumerge.serve.asked import Allowed, Asked
 from prumerge.serve.encoder import Encoder
+from prumerge.serve.engine import Attempt
 from prumerge.serve.envelope import Chat
 from prumerge.serve.host import Host
 from prumerge.serve.limits import Limits
@@ -90,8 +92,24 @@ class Vllm:
                 code="unsupported_parameter",
             )
 
+    async def attempt(self, asked: Asked, pictures: Sequence[Reduced], least: float) -> Attempt:
+        body = await self._body(asked, pictures)
+        found = await self.upstream.whole({**body, "logprobs": True, "return_token_ids": True})
+        try:
+            [choice] = found["choices"]
+            sure = [float(one["logprob"]) for one in choice["logprobs"]["content"]]
+            return Attempt(choice["token_ids"], math.exp(sum(sure)), found["usage"]["prompt_tokens"])
+        except (LookupError, TypeError, ValueError):
+            raise Refusal(
+                "the engine does not say how probable its answers are, which a guard needs",
+                502,
+                code="engine_unavailable",
+            ) from None
+
     async def whole(self, asked: Asked) -> dict[str, Any]:
-        body, pictures = await self._body(asked)
+        self._check(asked.pipeline)
+        pictures = await self.encoder.reduce(asked)
+        body = await self._body(asked, pictures)
         found = await self.upstream.whole(body)
         for choice in found["choices"]:
             if isinstance(content := choice["message"].get("content"), str):
@@ -99,7 +117,9 @@ class Vllm:
         return {**found, "usage": _counted(found.get("usage"), pictures)}
 
     async def stream(self, asked: Asked) -> AsyncGenerator[dict[str, Any], None]:
-        body, pictures = await self._body(asked)
+        self._check(asked.pipeline)
+        pictures = await self.encoder.reduce(asked)
+        body = await self._body(asked, pictures)
         body |= {"stream": True, "stream_options": {"include_usage": True}}
         begun: set[int] = set()  # choices whose first words came
         async with aclosing(self.upstream.stream(body)) as chunks:
@@ -124,10 +144,8 @@ class Vllm:
                 code="invalid_value",
             )
 
-    async def _body(self, asked: Asked) -> tuple[dict[str, Any], list[Reduced]]:
-        """What the engine is asked, and the pictures in it."""
-        self._check(asked.pipeline)
-        pictures = await self.encoder.reduce(asked)
+    async def _body(self, asked: Asked, pictures: Sequence[Reduced]) -> dict[str, Any]:
+        """What the engine is asked."""
         embeddings = await self.host.run(self.embedded, asked, pictures)
         room = self.context - len(embeddings)
         if room < 1:
@@ -138,7 +156,7 @@ class Vllm:
             )
         chat = asked.chat
         given = {"top_p": chat.top_p, "seed": chat.seed, "stop": chat.stop, "n": chat.n}
-        body = {
+        return {
             **chat.more,
             **{name: value for name, value in given.items() if value is not None},
             "model": self.model,
@@ -147,7 +165,6 @@ class Vllm:
             "temperature": chat.temperature or 0.0,
             "max_tokens": min(asked.most, room),
         }
-        return body, pictures
 
     def embedded(self, asked: Asked, pictures: Sequence[Reduced]) -> Float[Tensor, "L H"]:
         """The shortened prompt as the language model reads it, in the model's thread."""

@@ -1,18 +1,16 @@
 """What is served is what `prumerge answer` says, however many ask at once."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 
 import pytest
 from families import FAMILIES
 from PIL import Image
 from processors import PROCESSORS
-from serving import answered, png, question
+from serving import answered, check_at_once, content, png, question, said_of
 
 from prumerge.errors import PrumergeError
 from prumerge.generate.answer import answer
-from prumerge.tiny import held_out, samples
+from prumerge.tiny import samples
 
 # How many pictures each question is about, and by which method.
 ROWS = [
@@ -27,49 +25,8 @@ ROWS = [
 ]
 
 
-def content(client, messages, *, stream=False, **more):
-    """The text of an answer, and what was counted."""
-    options = {"model": "tiny", "messages": messages, "max_tokens": 16, **more}
-    if not stream:
-        found = client.chat.completions.create(**options)
-        return found.choices[0].message.content, found.usage
-    chunks = list(
-        client.chat.completions.create(stream=True, stream_options={"include_usage": True}, **options)
-    )
-    text = "".join(chunk.choices[0].delta.content for chunk in chunks if chunk.choices)
-    return text, chunks[-1].usage
-
-
-@pytest.fixture(scope="module")
-def asked(tiny):
-    """Questions with their pictures and methods, and what `prumerge answer` says."""
-    model, processor = tiny
-    shown = list(islice(held_out(4), 4))
-    rows = []
-    for number, (count, spec) in enumerate(ROWS):
-        images = [shown[(number + more) % 4][0] for more in range(count)]
-        text = shown[number % 4][1].text
-        said = answer(model, processor, images, text, spec, clip=False, max_new_tokens=16)
-        rows.append(([png(image) for image in images], text, spec, said))
-    return rows
-
-
-def test_64_at_once_are_answered_as_the_command_line_answers(server, asked):
-    def ask(number):
-        files, text, spec, said = asked[number % 8]
-        stream = number // 8 % 2 == 0
-        more = {"reducer": spec}
-        return content(server.client, [question(text, *files)], stream=stream, extra_body=more), said
-
-    with ThreadPoolExecutor(64) as pool:
-        found = list(pool.map(ask, range(64)))
-    assert [text for (text, _), _ in found] == [said.answer for _, said in found]
-    for (_, usage), said in found:
-        seen = usage.prompt_tokens_details
-        assert usage.completion_tokens == said.answer_tokens
-        assert usage.prompt_tokens == said.prompt_tokens
-        assert seen.visual_tokens % 576 == 0
-        assert seen.visual_tokens_kept == pytest.approx(said.visual_tokens, abs=0.01)
+def test_64_at_once_are_answered_as_the_command_line_answers(server, tiny):
+    check_at_once(server.client, said_of(ROWS, *tiny), 64)
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,16 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx2
 import pytest
+import yaml
 
 from prumerge.serve import app
 from prumerge.serve.run import listening_on
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_missing_extra_is_one_sentence(run, monkeypatch):
@@ -33,6 +37,8 @@ def test_a_missing_extra_is_one_sentence(run, monkeypatch):
         (["--api-key", " "], "the API key is empty"),
         (["--frames", "huggingface.co"], "--frames takes sites such as https://huggingface.co"),
         (["--port", "99999"], "Invalid value for '--port'"),
+        (["--guard", "no.json"], "there is no guard at 'no.json'"),
+        (["--guard", "no.json", "--size-bias"], "a guard holds how prompts are shortened"),
         (["--engine", "http://127.0.0.1:9"], "no engine answers at http://127.0.0.1:9"),
     ],
 )
@@ -85,3 +91,11 @@ def test_it_ends_when_it_is_told_to():
         process.kill()
     assert (process.returncode, out) == (130, "")
     assert error.strip().endswith("all that was held is answered")
+
+
+@pytest.mark.parametrize("service", ["front", "export"])
+def test_the_commands_of_the_compose_file_are_prumerges(run, service):
+    compose = yaml.safe_load((ROOT / "examples" / "compose.yaml").read_text())
+    _, _, arguments = compose["services"][service]["command"].strip('"').partition("prumerge ")
+    code, out, error = run(*arguments.strip('"').split(), "--help")
+    assert (code, error, "Usage: prumerge" in out) == (0, "", True)

@@ -5,13 +5,14 @@ import json
 import pytest
 import torch
 from families import FAMILIES
+from PIL import Image
 from processors import PROCESSORS
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import prumerge
 from prumerge.errors import PrumergeError
-from prumerge.loading.prompts import question_prompt
+from prumerge.loading.prompts import prepare, question_prompt
 from prumerge.models import family_of
 from prumerge.serve.export import chat_template, export_language_model, export_whole
 
@@ -78,6 +79,16 @@ def test_the_whole_model_has_the_names_of_the_hub_and_still_loads(run, tmp_path,
     again, _ = prumerge.load(tmp_path / "whole")
     for own, other in zip(tiny[0].state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(own, other.to(own))
+
+
+def test_the_whole_model_begins_a_text_by_its_template_once(tmp_path, tiny):
+    model, processor = tiny
+    export_whole(model, processor, tmp_path)
+    again = prumerge.load(tmp_path)[1]
+    image, bos = Image.new("RGB", (40, 40)), processor.tokenizer.bos_token
+    assert question_prompt(again, "what?") == bos + question_prompt(processor, "what?")
+    ids, own = (prepare(one, image, "what?")["input_ids"] for one in (again, processor))
+    assert torch.equal(ids, own)
 
 
 def test_names_are_those_of_the_hub_in_shards_too(tmp_path, tiny):

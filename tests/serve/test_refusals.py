@@ -5,6 +5,7 @@ import json
 import socket
 import struct
 import zlib
+from contextlib import ExitStack
 from typing import Any
 
 import openai
@@ -200,6 +201,19 @@ def test_what_is_held_at_once_is_bounded(untrained, limits):
         response = post(server, json.dumps(GOOD).encode())
         refused(response, 429)
         assert response.headers["Retry-After"] == "1"
+
+
+def test_what_is_only_announced_takes_no_place(untrained):
+    with (
+        serving(*untrained, limits=Limits(body=MIB, held_bytes=MIB + 1000)) as server,
+        ExitStack() as stack,
+    ):
+        for head in (f"Content-Length: {MIB}", "Transfer-Encoding: chunked", f"Content-Length: {MIB}"):
+            host, port = server.url.removeprefix("http://").split(":")
+            waits = stack.enter_context(socket.create_connection((host, int(port))))
+            waits.sendall(f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode())
+        until(lambda: server.front.held == 3)
+        assert post(server, json.dumps(GOOD).encode()).status_code == 200
 
 
 def test_paths_that_there_are_none_are_refused_in_the_same_form(small_server):

@@ -1,6 +1,5 @@
 """The engine behind a URL: a stub that reads embeddings as vLLM does, and fails as vLLM does."""
 
-import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -10,13 +9,12 @@ import pytest
 from families import FAMILIES
 from PIL import Image
 from processors import PROCESSORS
-from serving import HTTP, Engine, ask_http, png, question, running, serving, until
+from serving import HTTP, Engine, ask_http, png, question, running, serving, start, until
 
 import prumerge
 from prumerge.errors import PrumergeError
 from prumerge.pipeline.options import Options
 from prumerge.serve import upstream
-from prumerge.serve.build import Settings, build
 from prumerge.serve.export import export_language_model
 from prumerge.serve.travel import check_travels
 from prumerge.tiny import samples
@@ -171,17 +169,6 @@ def test_it_is_ready_while_the_engine_is(small, exported):
 # what is looked at before it starts
 
 
-def start(loaded, url, **settings):
-    async def begin():
-        front = build(loaded[0], loaded[1], Settings(name="tiny", engine=url, **settings))
-        try:
-            await front.start()
-        finally:
-            await front.stop()
-
-    asyncio.run(begin())
-
-
 def test_an_engine_that_is_not_there_is_named(untrained):
     with pytest.raises(
         PrumergeError, match=r"no engine answers at http://127.0.0.1:9 .* start one: vllm serve"
@@ -191,7 +178,7 @@ def test_an_engine_that_is_not_there_is_named(untrained):
 
 def test_an_engine_without_embeddings_is_named(untrained, engine):
     engine.faults = ["refusal"]
-    with pytest.raises(PrumergeError, match=r"takes no embeddings .* --enable-prompt-embeds"):
+    with pytest.raises(PrumergeError, match=r"takes no embeddings of this model .* --enable-prompt-embeds"):
         start(untrained, engine.url)
 
 

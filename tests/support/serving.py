@@ -6,11 +6,14 @@ import io
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
 import httpx2
+import pytest
 import torch
 import uvicorn
 from openai import OpenAI
@@ -19,8 +22,12 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from prumerge.generate.answer import answer
+from prumerge.generate.guarded import Guard
 from prumerge.serve.app import make_app
 from prumerge.serve.build import Settings, build
+from prumerge.tiny import held_out
+from prumerge.tiny.scenes import scene
 
 KEY = "sk-test"
 
@@ -49,6 +56,19 @@ def serving(model, processor, **settings):
     front = build(model, processor, Settings(**{"name": "tiny", **settings}))
     with running(make_app(front)) as url, OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client:
         yield SimpleNamespace(url=url, front=front, client=client)
+
+
+def start(loaded, url, **settings):
+    """Let a front of an engine get ready."""
+
+    async def begin():
+        front = build(loaded[0], loaded[1], Settings(name="tiny", engine=url, **settings))
+        try:
+            await front.start()
+        finally:
+            await front.stop()
+
+    asyncio.run(begin())
 
 
 # Each client of its own would read all of the world's certificates first.
@@ -100,6 +120,82 @@ def question(text, *files):
     return {"role": "user", "content": [*shown, {"type": "text", "text": text}]}
 
 
+def content(client, messages, *, stream=False, **more):
+    """The text of an answer, and what was counted."""
+    options = {"model": "tiny", "messages": messages, "max_tokens": 16, **more}
+    if not stream:
+        found = client.chat.completions.create(**options)
+        return found.choices[0].message.content, found.usage
+    chunks = list(
+        client.chat.completions.create(stream=True, stream_options={"include_usage": True}, **options)
+    )
+    text = "".join(chunk.choices[0].delta.content for chunk in chunks if chunk.choices)
+    return text, chunks[-1].usage
+
+
+def said_of(rows, model, processor):
+    """Questions about so many pictures, each by its method, and what `prumerge answer` says."""
+    shown, found = list(islice(held_out(4), 4)), []
+    for number, (count, spec) in enumerate(rows):
+        images = [shown[(number + more) % 4][0] for more in range(count)]
+        text = shown[number % 4][1].text
+        said = answer(model, processor, images, text, spec, clip=False, max_new_tokens=16)
+        found.append((question(text, *map(png, images)), spec, said))
+    return found
+
+
+def check_at_once(client, asked, requests):
+    """So many requests at once, every second round of the questions as streams, get what was said."""
+
+    def ask(number):
+        messages, spec, said = asked[number % len(asked)]
+        stream = number // len(asked) % 2 == 0
+        return content(client, [messages], stream=stream, extra_body={"reducer": spec}), said
+
+    with ThreadPoolExecutor(requests) as pool:
+        found = list(pool.map(ask, range(requests)))
+    assert [text for (text, _), _ in found] == [said.answer for _, said in found]
+    for (_, usage), said in found:
+        seen = usage.prompt_tokens_details
+        assert usage.completion_tokens == said.answer_tokens
+        assert usage.prompt_tokens == said.prompt_tokens
+        assert seen.visual_tokens % 576 == 0
+        assert seen.visual_tokens_kept == pytest.approx(said.visual_tokens, abs=0.01)
+
+
+GUARD = Guard(("prumerge:keep=15", "medoids:keep=36"), 0.41, max_new_tokens=12)
+"""Under which each of its steps answers some of what `check_guarded` asks."""
+
+
+def check_guarded(client, model):
+    """Many requests at once get what a `Guarded` gives one by one, and are told what each step said."""
+    texts = [
+        "is there a heart?",
+        "which shape is blue?",
+        "how many shapes are there?",
+        "what does the sign say?",
+    ]
+    asked = [(scene(9_800_013 + number).image, text) for number in range(2) for text in texts]
+    expected = [model.answer(image, text) for image, text in asked]
+    assert {one.method for one in expected} == {*GUARD.steps, "untouched"}
+
+    def ask(number):
+        image, text = asked[number]
+        return content(client, [question(text, png(image))], stream=number % 2 == 0)
+
+    with ThreadPoolExecutor(len(asked)) as pool:
+        found = list(pool.map(ask, range(len(asked))))
+    for (text, usage), said in zip(found, expected, strict=True):
+        tries = usage.guard["tries"]
+        assert (text, usage.guard["answered_by"]) == (said.answer, said.method)
+        assert [(one["step"], one["visual_tokens"]) for one in tries] == [
+            (one.method, one.visual_tokens) for one in said.tries
+        ]
+        assert tries[-1]["probability"] == pytest.approx(said.tries[-1].probability, abs=1e-3)
+        assert usage.prompt_tokens_details.visual_tokens_kept == said.visual_tokens
+        assert usage.completion_tokens == sum(one["completion_tokens"] for one in tries)
+
+
 class Engine:
     """vLLM with a folder of `prumerge export-lm`, as far as a client sees it."""
 
@@ -140,7 +236,8 @@ class Engine:
             output_logits=True,
             return_dict_in_generate=True,
         )
-        return len(embeddings), output.sequences[0].tolist(), output.logits[0][0].topk(5).indices.tolist()
+        logits = torch.stack(output.logits, 1)[0]
+        return len(embeddings), output.sequences[0].tolist(), logits.log_softmax(-1)
 
     async def _chat(self, request):
         body = await request.json()
@@ -154,16 +251,24 @@ class Engine:
             return StreamingResponse(iter([b'data: {"error": {"message": "gone", "code": 500}}\n\n']))
         if fault == "slow":
             return await self._slow(request)
-        read, tokens, likely = self._answer(body)
+        read, tokens, sure = self._answer(body)
         usage = {"prompt_tokens": read, "completion_tokens": len(tokens), "total_tokens": read + len(tokens)}
         reason = "stop" if tokens[-1] == self.model.generation_config.eos_token_id else "length"
         text = self.tokenizer.decode(tokens, skip_special_tokens=True)
         if not body.get("stream"):
-            places = [{"token": f"token_id:{one}"} for one in likely]
+            places = [
+                {
+                    "token": f"token_id:{token}",
+                    "logprob": float(row[token]),
+                    "top_logprobs": [{"token": f"token_id:{one}"} for one in row.topk(5).indices.tolist()],
+                }
+                for token, row in zip(tokens, sure, strict=True)
+            ]
             choice: dict[str, Any] = {
                 "index": 0,
                 "message": {"role": "assistant", "content": f" {text}"},
-                "logprobs": {"content": [{**places[0], "top_logprobs": places}]},
+                "logprobs": {"content": places if body.get("logprobs") else None},
+                "token_ids": tokens if body.get("return_token_ids") else None,
                 "finish_reason": reason,
             }
             return JSONResponse({"id": "x", "created": 1, "choices": [choice], "usage": usage})
