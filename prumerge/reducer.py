@@ -270,6 +270,10 @@ class LayerReducer(Reducer):
     reads: ClassVar[int] = -1
     """Whose attention a stage looks at: that of the layer before it (-1) or of the layer after it (0)."""
 
+    prefix: ClassVar[bool] = False
+    """Whether all tokens stay, and only their keys and values become means: it then is called before the
+    language model, and says by `Reduction.assignment` into which row those of each token go."""
+
     positions: Literal["original", "compact"] = "original"
     """Position ids of what is left: as they were, or counted anew without gaps."""
 
