@@ -26,6 +26,7 @@ def check_depths(decoder: Any, method: LayerReducer, depths: tuple[int, ...]) ->
             f"{method}: the layers of {type(decoder).__name__} are not laid out as Llama's (input_layernorm, "
             "self_attn.q_proj and k_proj, rotary positions); use a method before the language model"
         )
+    assert first is not None
     if method.prefix and "past_key_values" not in inspect.signature(first.forward).parameters:
         raise PrumergeError(
             f"{method}: the layers of {type(decoder).__name__} take no past_key_values, through which keys "
@@ -33,8 +34,8 @@ def check_depths(decoder: Any, method: LayerReducer, depths: tuple[int, ...]) ->
         )
     if method.prefix and decoder.config._attn_implementation not in ("sdpa", "eager"):
         raise PrumergeError(
-            f"{method}: {decoder.config._attn_implementation} takes no mask for fewer keys than queries; load "
-            "the model with attn_implementation='sdpa'"
+            f"{method}: {decoder.config._attn_implementation} takes no mask for fewer keys than queries; "
+            "load the model with attn_implementation='sdpa'"
         )
 
 

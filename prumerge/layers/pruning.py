@@ -167,6 +167,11 @@ class LayerPruning(Bound):
         now, depth = self._now.get(get_ident()), layer.self_attn.layer_idx
         if now is None:
             return self._layers[depth](hidden, *args, **kwargs)
+        if now.prefix and layer.training and getattr(layer, "gradient_checkpointing", False):
+            raise PrumergeError(
+                f"{self.method} makes keys and values fewer by what layers take for a cache, and "
+                "checkpointed layers take none; leave out gradient checkpointing"
+            )
         if now.prefill and depth == 0 and self.reads:
             self._ask(now, hidden, kwargs["position_ids"])
         if now.prefill and depth in self.depths and self.reads:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -19,102 +20,113 @@ class Lsh(Reducer):
     """LSH: tokens whose keys fall into one bucket of Reformer's hash become their mean.
 
     A key of length 1 falls into bucket argmax([k R, -k R]), R random (section 2 of the paper); those that
-    meet in all rounds are one group. First the mean key is taken away, which all keys of a tower share. With
-    `keep` the largest groups stay, and members of others go to the one with the most similar mean; where
-    there are too few, the largest are split along a random line. Nothing is compared with all others, so it
-    suits very long inputs, before another method: `lsh:keep=2048+medoids:keep=256`.
+    meet in all rounds are one group. First the mean key is taken away, which all keys of a tower share. The
+    largest groups stay, and members of others go to the one whose mean is most similar; where there are too
+    few, the largest are split along a random line. No token is compared with all others, so that it suits
+    very long inputs, before another method: `lsh:keep=2048+medoids:keep=256`.
     """
 
     paper = "https://arxiv.org/abs/2001.04451"
     needs = "keys"
-    adaptive = True
+    decides = "together"
+
+    keep: int | float = 1 / 16
+    """Groups: a count or a share below 1 (1/16 is 36 of 576)."""
 
     rounds: int = 2
     """Hashes that are combined: their buckets multiply."""
 
     buckets: int | None = None
-    """Of each round, an even number; none: so many that all rounds together have twice `keep`, or without it
-    an eighth of the tokens."""
+    """Of each round, an even number; none: so many that all rounds together have twice `keep`."""
 
     seed: int = 0
     """Another seed, other rotations."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rounds < 1:
-            raise PrumergeError(f"{self}: rounds must be at least 1")
+        if self.rounds < 1 or self.seed < 0:
+            raise PrumergeError(f"{self}: rounds must be at least 1, and seed not negative")
         if self.buckets is not None and (self.buckets < 2 or self.buckets % 2):
             raise PrumergeError(f"{self}: buckets is an even number, each direction has its opposite")
 
-    @torch.no_grad()
     def __call__(self, tokens: VisualTokens) -> Reduction:
-        count = None if self.keep is None else self.count(len(tokens))
-        keys = tokens.keys.detach().float()
+        count, keys = self.count(len(tokens)), tokens.keys.detach().float()
         keys = normalize(keys - keys.mean(0), dim=-1)
-        codes = len(keys) / 8 if count is None else 2 * count
-        buckets = self.buckets or 2 * max(1, math.ceil(codes ** (1 / self.rounds) / 2))
-        # Drawn on the CPU: the same buckets on every device.
-        generator = torch.Generator().manual_seed(self.seed)
-        rotations = torch.randn(self.rounds, keys.shape[1], buckets // 2, generator=generator)
-        line = torch.randn(keys.shape[1], generator=generator).to(keys.device)
-        group = hashed(keys, rotations.to(keys.device))
-        available = int(group.max()) + 1
-        if count is None:
-            count = available
-        elif available > count:
-            group = largest(keys, group, count)
-        elif available < count:
-            group = split(keys @ line, group, count)
-        return _means(keys, group, count)
+        half = max(1, math.ceil((2 * count) ** (1 / self.rounds) / 2)) if self.buckets is None else 0
+        drawn = np.random.default_rng(self.seed)
+        rotations, line = (
+            torch.from_numpy(drawn.standard_normal(shape, dtype=np.float32)).to(keys.device)
+            for shape in ((self.rounds, keys.shape[1], half or (self.buckets or 2) // 2), keys.shape[1])
+        )
+        group, rank, sizes = ranked(hashed(keys, rotations), keys @ line)
+        row, homeless = divided(group, rank, sizes, count)
+        centres = normalize(_sums(keys, row, count + 1)[:count], dim=-1)
+        row = torch.where(homeless, (centres @ keys.T).argmax(0), row)
+        index, row = _placed(keys, row, count)
+        belongs = ops.members(row, count)
+        return Reduction(index, belongs / belongs.sum(1, keepdim=True), row)
 
 
 def hashed(keys: Float[Tensor, "N D"], rotations: Float[Tensor, "R D half"]) -> Int[Tensor, "N"]:
-    """The group of each key: those that fall into one bucket in all rounds are together; none is empty."""
+    """The group of each key, numbered without gaps: those that fall into one bucket in all rounds are
+    together."""
     group = torch.zeros(len(keys), dtype=torch.long, device=keys.device)
     for rotation in rotations:
         turned = keys @ rotation
-        bucket = torch.cat([turned, -turned], dim=1).argmax(1)
-        group = (group * 2 * rotation.shape[1] + bucket).unique(return_inverse=True)[1]
+        code = group * 2 * rotation.shape[1] + torch.cat([turned, -turned], dim=1).argmax(1)
+        order = code.argsort(stable=True)
+        new = (code[order].diff() != 0).long().cumsum(0)
+        group = torch.zeros_like(code).scatter(0, order, torch.cat([new[:0].new_zeros(1), new]))
     return group
 
 
-def largest(keys: Float[Tensor, "N D"], group: Int[Tensor, "N"], count: int) -> Int[Tensor, "N"]:
-    """The `count` largest groups; the others' members go to the one whose mean is most similar."""
-    sizes = group.bincount()
-    kept = ops.top(sizes.float(), count)
-    row = torch.full_like(sizes, count).scatter(0, kept, torch.arange(count, device=kept.device))[group]
-    homeless = (row == count).nonzero()[:, 0]
-    centres = _sums(keys, row, count + 1)[:count]
-    return row.scatter(0, homeless, (normalize(centres, dim=-1) @ keys[homeless].T).argmax(0))
-
-
-def split(along: Float[Tensor, "N"], group: Int[Tensor, "N"], count: int) -> Int[Tensor, "N"]:
-    """The largest groups divided into parts of one size, in the order of `along`, until there are `count`:
-    each time the one whose parts are the largest gets one more (D'Hondt)."""
-    sizes = group.bincount()
+def ranked(
+    group: Int[Tensor, "N"], along: Float[Tensor, "N"]
+) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"], Int[Tensor, "N"]]:
+    """The groups as they came, which place each member has in its own by `along`, and how many they are."""
+    place = torch.arange(len(group), device=group.device)
+    sizes = torch.zeros_like(group).scatter_add(0, group, torch.ones_like(group))
     order = along.argsort(stable=True)
     order = order[group[order].argsort(stable=True)]  # group after group
     first = sizes.cumsum(0) - sizes
-    place = torch.arange(len(group), device=group.device)
-    rank = torch.zeros_like(group).scatter(0, order, place - first[group[order]])
-    parts_of = (sizes[group] / rank).masked_fill(rank == 0, 0)
-    more = group[ops.top(parts_of, count - len(sizes))]
-    parts = 1 + more.bincount(minlength=len(sizes))
-    return (parts.cumsum(0) - parts)[group] + rank * parts[group] // sizes[group]
+    return group, torch.zeros_like(group).scatter(0, order, place - first[group[order]]), sizes
 
 
-def _sums(values: Float[Tensor, "N D"], group: Int[Tensor, "N"], count: int) -> Float[Tensor, "count D"]:
-    return values.new_zeros(count, values.shape[1]).index_add(0, group, values)
+def divided(
+    group: Int[Tensor, "N"], rank: Int[Tensor, "N"], sizes: Int[Tensor, "N"], count: int
+) -> tuple[Int[Tensor, "N"], Tensor]:
+    """The row of `count` that each token goes into, and which have none yet (theirs is `count`).
+
+    The largest groups get a row each; rows that are left over go, one after the other, to the group whose
+    parts are the largest then (D'Hondt's method), in the order of `rank`.
+    """
+    held = sizes[group].float()
+    claim = torch.where(rank == 0, len(group) + held, held / rank.clamp_min(1))
+    rows = torch.zeros_like(group)
+    rows = rows.scatter_add(0, group[ops.top(claim, count)], torch.ones_like(group[:count]))
+    own = rows[group]
+    row = (rows.cumsum(0) - rows)[group] + rank * own // sizes[group]
+    return torch.where(own == 0, count, row), own == 0
 
 
-def _means(keys: Float[Tensor, "N D"], group: Int[Tensor, "N"], count: int) -> Reduction:
-    """Each group as its mean, at the member whose key is most similar to the mean of theirs: at the first
-    where several are, as any two are alone."""
-    match = (keys * normalize(_sums(keys, group, count), dim=-1)[group]).sum(1)
-    best = match.new_zeros(count).scatter_reduce(0, group, match, "amax", include_self=False)
-    place = torch.arange(len(group), device=group.device)
-    near = place.masked_fill(match < best[group] - 1e-5, len(group))
-    index, rows = near.new_zeros(count).scatter_reduce(0, group, near, "amin", include_self=False).sort()
-    group = rows.argsort()[group]
-    belongs = ops.members(group, count)
-    return Reduction(index, belongs / belongs.sum(1, keepdim=True), group)
+def _sums(values: Float[Tensor, "N D"], row: Int[Tensor, "N"], count: int) -> Float[Tensor, "count D"]:
+    into = torch.zeros(count, values.shape[1], device=values.device)
+    return into.scatter_add(0, row[:, None].expand_as(values), values)
+
+
+def _placed(
+    keys: Float[Tensor, "N D"], row: Int[Tensor, "N"], count: int
+) -> tuple[Int[Tensor, "count"], Int[Tensor, "N"]]:
+    """Where each row stands, in raster order, and the rows in this order: at the member whose key is most
+    similar to the mean of theirs, the first where several are, as any two alone are."""
+    match = (keys * normalize(_sums(keys, row, count), dim=-1)[row]).sum(1)
+    sizes = torch.zeros_like(row[:count]).scatter_add(0, row, torch.ones_like(row))
+    first = sizes.cumsum(0) - sizes
+
+    def best(score: Tensor) -> Int[Tensor, "count"]:
+        order = score.argsort(descending=True, stable=True)
+        return order[row[order].argsort(stable=True)][first]
+
+    near = match >= match[best(match)][row] - 1e-5
+    index, rows = best(near.int()).sort()
+    return index, rows.argsort()[row]

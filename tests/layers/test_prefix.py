@@ -1,6 +1,5 @@
 """Fewer keys and values of the visual prefix: what attention reads, what the cache keeps, what is refused."""
 
-import copy
 import math
 
 import pytest
@@ -16,6 +15,7 @@ from prumerge.layers.pruning import Inside
 from prumerge.pipeline.options import Options
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
+from prumerge.reducers.linformer import Linformer
 
 ROWS = [[5, PICTURE, 6, 7], [5, PICTURE, 6, PICTURE, 9, 11, 12], [4, 8, 2]]
 LAYERS = 4
@@ -160,22 +160,20 @@ def test_a_second_turn_goes_on_from_the_shorter_cache(llama):
         mask = torch.cat([inputs["attention_mask"], added], dim=1)
         second = llama.generate(input_ids=ids, attention_mask=mask, **options)[:, ids.shape[1] :]
         whole = {**inputs, "input_ids": ids, "attention_mask": mask}
-        assert torch.equal(answer(llama, whole)[:, ids.shape[1] :][:, :4], second)
+        assert torch.equal(answer(llama, whole, tokens=4), second)
 
 
-def test_gradients_reach_everything_and_checkpoints_give_the_same(llama):
+def test_gradients_reach_everything_and_checkpoints_are_refused(llama):
     inputs = prompt([5, PICTURE, 6, 7, 20], [5, PICTURE, 6, PICTURE, 9, 11])
     inputs["labels"] = inputs["input_ids"].clone()
     inputs["labels"][:, :-1] = -100
-    other = copy.deepcopy(llama).train()
-    other.gradient_checkpointing_enable()
-    for one in (llama, other):
-        with prumerge.attach(one, SPEC):
-            one(**inputs, use_cache=False).loss.backward()
-    for (name, weight), again in zip(llama.named_parameters(), other.parameters(), strict=True):
-        if "vision" not in name:
-            assert weight.grad.abs().sum() > 0, name
-            torch.testing.assert_close(again.grad, weight.grad, msg=name)
+    with prumerge.attach(llama.train(), SPEC):
+        llama(**inputs, use_cache=False).loss.backward()
+        for name, weight in llama.named_parameters():
+            assert "vision" in name or weight.grad.abs().sum() > 0, name
+        llama.gradient_checkpointing_enable()
+        with pytest.raises(ValueError, match="leave out gradient checkpointing"):
+            llama(**inputs, use_cache=False)
 
 
 def test_newlines_between_tokens_keep_their_own_keys():
@@ -198,7 +196,6 @@ def test_newlines_between_tokens_keep_their_own_keys():
     [
         ("linformer:layer=0", "layer must be at least 1"),
         ("linformer:positions=compact", "all tokens stay, and so do their positions"),
-        ("linformer:by=topk", "by must be"),
     ],
 )
 def test_an_option_out_of_its_range_is_refused(asked, sentence):
@@ -215,7 +212,7 @@ def test_what_cannot_work_is_said_plainly(llama):
     with torch.no_grad():
         by_others = prumerge.reduce(llama, inputs, "none")
     with (
-        Inside(llama, prumerge.make(SPEC)),
+        Inside(llama, Linformer(keep=4)),
         pytest.raises(ValueError, match="this prompt came without what it decided; use it by `with prumerge"),
     ):
         answer(llama, by_others)

@@ -1,6 +1,7 @@
 """Buckets of Reformer's hash as groups of tokens."""
 
 import hashing
+import numpy as np
 import pytest
 import torch
 from builders import visual_tokens
@@ -9,20 +10,19 @@ import prumerge
 
 
 def loop(tokens, count, rounds, buckets, seed):
-    generator = torch.Generator().manual_seed(seed)
-    rotations = torch.randn(rounds, tokens.keys.shape[1], buckets // 2, generator=generator)
-    line = torch.randn(tokens.keys.shape[1], generator=generator)
-    turned = rotations.double().mT.tolist()
-    return hashing.lsh(tokens.keys.double().tolist(), count, turned, line.double().tolist())
+    drawn = np.random.default_rng(seed)
+    rotations = drawn.standard_normal((rounds, tokens.keys.shape[1], buckets // 2), dtype=np.float32)
+    line = drawn.standard_normal(tokens.keys.shape[1], dtype=np.float32)
+    turned = rotations.astype(float).swapaxes(1, 2).tolist()
+    return hashing.lsh(tokens.keys.double().tolist(), count, turned, line.astype(float).tolist())
 
 
-@pytest.mark.parametrize("count", [None, 1, 5, 20, 62])
+@pytest.mark.parametrize("count", [1, 5, 20, 62])
 @pytest.mark.parametrize(("rounds", "buckets"), [(1, 2), (1, 16), (2, 4), (3, 6)])
 @pytest.mark.parametrize("grid", [(1, 7, 9), (3, 3, 7)], ids=str)
 def test_the_same_groups_as_a_loop_in_double_precision(grid, rounds, buckets, count):
     tokens = visual_tokens(grid, seed=rounds)
-    given = f"lsh:rounds={rounds},buckets={buckets},seed=7" + (f",keep={count}" if count else "")
-    reduction = prumerge.make(given)(tokens)
+    reduction = prumerge.make(f"lsh:keep={count},rounds={rounds},buckets={buckets},seed=7")(tokens)
     expected = loop(tokens, count, rounds, buckets, 7)
     assert reduction.index.tolist() == [place for place, _ in expected]
     for row, (place, members) in enumerate(expected):
@@ -32,12 +32,11 @@ def test_the_same_groups_as_a_loop_in_double_precision(grid, rounds, buckets, co
     torch.testing.assert_close(reduction.apply(tokens), means)
 
 
-def test_equal_keys_are_one_token_as_long_as_there_are_enough_groups():
+def test_equal_keys_are_one_group_as_long_as_there_are_rows_for_it():
     tokens = visual_tokens((1, 8, 8))
     part = torch.arange(64) % 5
     tokens.keys.copy_(torch.randn(5, tokens.keys.shape[1], generator=torch.Generator().manual_seed(3))[part])
-    reduction = prumerge.make("lsh:buckets=64,rounds=3")(tokens)
-    assert len(reduction) == 5
+    reduction = prumerge.make("lsh:keep=5,buckets=64,rounds=3")(tokens)
     assert torch.equal(part[reduction.index][reduction.assignment], part)
 
 
@@ -51,6 +50,7 @@ def test_it_goes_before_another_method_on_a_long_clip():
     ("asked", "sentence"),
     [
         ("lsh:rounds=0", "rounds must be at least 1"),
+        ("lsh:seed=-1", "rounds must be at least 1, and seed not negative"),
         ("lsh:buckets=5", "buckets is an even number"),
         ("lsh:buckets=0", "buckets is an even number"),
     ],
