@@ -1,6 +1,6 @@
 """Linformer and Reformer without training, against reduction: what they answer, and what they cost.
 
-    OMP_NUM_THREADS=1 python benchmarks/prefix.py [--questions 240] [--rounds 3]
+    OMP_NUM_THREADS=1 python benchmarks/prefix.py [--only cost] [--questions 160] [--rounds 3]
 
 The plan, written before the first run:
 
@@ -21,6 +21,7 @@ clip: 16,384 tokens in 32 frames, random keys: `lsh` as pre-clustering for `medo
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -29,7 +30,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from measure import rounds, save
+from measure import RESULTS, rounds, save
 from methods import a_video
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
@@ -187,20 +188,29 @@ def of_clip(count: int) -> dict[str, float]:
     return rounds({spec: partial(prumerge.make(spec), clip) for spec in specs}, count, time.process_time)
 
 
+def costs(count: int) -> dict[str, Any]:
+    return {"rounds": count, **{str((side // 14) ** 2): cost(side, count) for side in (336, 672)}}
+
+
+PARTS = {"accuracy": accuracy, "cost": costs, "clip_ms": of_clip}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--questions", type=int, default=240)
+    parser.add_argument("--questions", type=int, default=160)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=PARTS, nargs="*", default=list(PARTS))
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     with torch.inference_mode():
-        result = {
-            "accuracy": accuracy(options.questions),
-            "cost": {str((side // 14) ** 2): cost(side, options.rounds) for side in (336, 672)},
-            "clip_ms": of_clip(options.rounds),
+        found = {
+            part: PARTS[part](options.questions if part == "accuracy" else options.rounds)
+            for part in options.only
         }
-    save("prefix", result)
+    path = RESULTS / "prefix.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    save("prefix", {**{part: before[part] for part in PARTS if part in before}, **found})
 
 
 if __name__ == "__main__":

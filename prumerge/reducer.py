@@ -316,6 +316,11 @@ class Placed:
     layers: LayerReducer | None = None
     """Between layers of the language model."""
 
+    @property
+    def prefix(self) -> LayerReducer | None:
+        """The same where it decides before the language model, about keys and values alone."""
+        return self.layers if self.layers is not None and self.layers.prefix else None
+
 
 def decided(
     method: Callable[..., Reduction], pictures: Sequence[VisualTokens], *own: Sequence[Tensor]

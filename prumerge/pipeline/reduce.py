@@ -51,11 +51,9 @@ class Pipeline:
 
     def decide(self, pictures: Sequence[VisualTokens]) -> list[Decision]:
         """What the method keeps of each picture between encoder and language model."""
-        before, layers = self.placed.before, self.placed.layers
+        before, prefix = self.placed.before, self.placed.prefix
         decisions = decide(before, pictures, self.options)
-        if layers is None or not layers.prefix:
-            return decisions
-        return with_owners(layers, decisions, whole=before is None)
+        return decisions if prefix is None else with_owners(prefix, decisions, whole=before is None)
 
     def project(self, prompt: Prompt, decisions: Sequence[Decision]) -> list[Float[Tensor, "_ H"]]:
         """What the language model reads of each picture: its tokens and separators behind the projector."""
@@ -73,10 +71,10 @@ class Pipeline:
         """What the language model's layers are told of the shorter prompt, where they look at it."""
         if not decisions:
             return Columns()
-        layers, told = self.placed.layers, (prompt.model, shorter, decisions)
+        told = prompt.model, shorter, decisions
         return Columns(
             sizes=column_sizes(*told) if self.options.size_bias else None,
-            owners=column_owners(*told) if layers is not None and layers.prefix else None,
+            owners=column_owners(*told) if self.placed.prefix is not None else None,
         )
 
     def reduce(self, prompt: Prompt) -> tuple[dict[str, Any], list[Decision]]:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -52,13 +51,11 @@ class Lsh(Reducer):
     def __call__(self, tokens: VisualTokens) -> Reduction:
         count, keys = self.count(len(tokens)), tokens.keys.detach().float()
         keys = normalize(keys - keys.mean(0), dim=-1)
-        half = max(1, math.ceil((2 * count) ** (1 / self.rounds) / 2)) if self.buckets is None else 0
-        drawn = np.random.default_rng(self.seed)
-        rotations, line = (
-            torch.from_numpy(drawn.standard_normal(shape, dtype=np.float32)).to(keys.device)
-            for shape in ((self.rounds, keys.shape[1], half or (self.buckets or 2) // 2), keys.shape[1])
-        )
-        group, rank, sizes = ranked(hashed(keys, rotations), keys @ line)
+        buckets = self.buckets or 2 * max(1, math.ceil((2 * count) ** (1 / self.rounds) / 2))
+        width, directions = keys.shape[1], self.rounds * buckets // 2
+        drawn = ops.drawn(self.seed, width * (directions + 1)).to(keys.device)
+        group = hashed(keys, drawn[:-width].view(self.rounds, width, -1))
+        rank, sizes = ranked(group, keys @ drawn[-width:])
         row, homeless = divided(group, rank, sizes, count)
         centres = normalize(_sums(keys, row, count + 1)[:count], dim=-1)
         row = torch.where(homeless, (centres @ keys.T).argmax(0), row)
@@ -80,16 +77,14 @@ def hashed(keys: Float[Tensor, "N D"], rotations: Float[Tensor, "R D half"]) -> 
     return group
 
 
-def ranked(
-    group: Int[Tensor, "N"], along: Float[Tensor, "N"]
-) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"], Int[Tensor, "N"]]:
-    """The groups as they came, which place each member has in its own by `along`, and how many they are."""
+def ranked(group: Int[Tensor, "N"], along: Float[Tensor, "N"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
+    """Which place each token has in its group by `along`, and how many each group has (N numbers)."""
     place = torch.arange(len(group), device=group.device)
     sizes = torch.zeros_like(group).scatter_add(0, group, torch.ones_like(group))
     order = along.argsort(stable=True)
     order = order[group[order].argsort(stable=True)]  # group after group
     first = sizes.cumsum(0) - sizes
-    return group, torch.zeros_like(group).scatter(0, order, place - first[group[order]]), sizes
+    return torch.zeros_like(group).scatter(0, order, place - first[group[order]]), sizes
 
 
 def divided(

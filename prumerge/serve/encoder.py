@@ -127,7 +127,8 @@ class Encoder:
     async def _row(self, pictures: Sequence[Picture], text: str, pipeline: Pipeline, looks: bool) -> Row:
         method = pipeline.placed
         digests = tuple(one.digest for one in pictures)
-        key = (digests, text, str(method.tower), str(method.before), str(self.host.dtype), looks)
+        by = str(method.tower), str(method.before), str(method.prefix)
+        key = (digests, text, *by, str(self.host.dtype), looks)
         if not looks and (known := self.cache.get(key)) is not None:
             self.metrics.pictures.labels("remembered").inc(len(pictures))
             return known

@@ -12,9 +12,9 @@ import prumerge
 def loop(tokens, count, rounds, buckets, seed):
     drawn = np.random.default_rng(seed)
     rotations = drawn.standard_normal((rounds, tokens.keys.shape[1], buckets // 2), dtype=np.float32)
-    line = drawn.standard_normal(tokens.keys.shape[1], dtype=np.float32)
-    turned = rotations.astype(float).swapaxes(1, 2).tolist()
-    return hashing.lsh(tokens.keys.double().tolist(), count, turned, line.astype(float).tolist())
+    line = drawn.standard_normal(tokens.keys.shape[1], dtype=np.float32).astype(float)
+    turned = rotations.astype(float).swapaxes(1, 2)
+    return hashing.lsh(tokens.keys.double().tolist(), count, turned.tolist(), line.tolist())
 
 
 @pytest.mark.parametrize("count", [1, 5, 20, 62])
