@@ -50,10 +50,9 @@ def prefix_cost() -> str:
         f"{100 * one['attention_share_7b']:.1f} % in a 7B model"
         for size, one in costs.items()
     )
-    clip = ", ".join(f"`{spec}` {ms / 1000:.1f} s" for spec, ms in result["clip_ms"].items())
-    note = (
-        f"Processor time on one thread of the CPU, {result['date']}. Attention itself is {shares}. A clip "
-        f"of 16,384 tokens in 32 frames: {clip}."
+    clip = ", ".join(f"`{spec}` {ms / 1000:.1f} s" for spec, ms in result.get("clip_ms", {}).items())
+    note = f"Processor time on one thread of the CPU, {result['date']}. Attention itself is {shares}." + (
+        f" A clip of 16,384 tokens in 32 frames: {clip}." if clip else ""
     )
     return "\n".join([*lines, "", note])
 
