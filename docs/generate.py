@@ -21,6 +21,7 @@ from choosing_table import choosing
 from claims_table import claims
 from handed_in_tables import handed_in
 from PIL import Image
+from prefix_tables import prefix_accuracy, prefix_cost
 from real_tower_tables import real_tower_counts, real_tower_layers, real_tower_outliers
 from roofline_tables import (
     roofline_command,
@@ -368,6 +369,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
         speed,
         selection,
         medoids_cost,
+        prefix_accuracy,
+        prefix_cost,
         differences,
         choosing,
         real_tower_outliers,

@@ -270,6 +270,10 @@ class LayerReducer(Reducer):
     reads: ClassVar[int] = -1
     """Whose attention a stage looks at: that of the layer before it (-1) or of the layer after it (0)."""
 
+    prefix: ClassVar[bool] = False
+    """Whether all tokens stay, and only their keys and values become means: it then is called before the
+    language model, and says by `Reduction.assignment` into which row those of each token go."""
+
     positions: Literal["original", "compact"] = "original"
     """Position ids of what is left: as they were, or counted anew without gaps."""
 
@@ -311,6 +315,11 @@ class Placed:
     """Between encoder and language model; None: every token goes on."""
     layers: LayerReducer | None = None
     """Between layers of the language model."""
+
+    @property
+    def prefix(self) -> LayerReducer | None:
+        """The same where it decides before the language model, about keys and values alone."""
+        return self.layers if self.layers is not None and self.layers.prefix else None
 
 
 def decided(

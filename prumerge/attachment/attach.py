@@ -21,7 +21,7 @@ from prumerge.models import answers_apart, unwrap
 from prumerge.pipeline.options import DEFAULT, Options
 from prumerge.pipeline.prompt import Prompt, modality_of
 from prumerge.pipeline.reduce import Pipeline
-from prumerge.pipeline.splice import check_positions, column_sizes
+from prumerge.pipeline.splice import Columns, check_positions
 from prumerge.reducer import Reducer
 
 
@@ -148,12 +148,12 @@ class Attachment(Bound):
             inputs = memory.step(kwargs, cache.get_seq_length()) if memory else kwargs
             return original(**inputs) if self.inside is None else self.inside.run(original, inputs)
         self._check_forward(kwargs)
-        reduced, sizes = self._reduced(Prompt.read(self.model, kwargs, infer_padding=False))
+        reduced, columns = self._reduced(Prompt.read(self.model, kwargs, infer_padding=False))
         self.labels = reduced.get("labels")
         if self.inside is None:
             output = original(**reduced)
         else:
-            with self.inside.sized(sizes):
+            with self.inside.told(*columns):
                 output = self.inside.run(original, reduced)
         cache = getattr(output, "past_key_values", cache)
         if cache is not None:
@@ -182,9 +182,9 @@ class Attachment(Bound):
             raise PrumergeError(
                 "prompt look-up proposes image placeholders as text; leave out prompt_lookup_num_tokens"
             )
-        sizes = None
+        columns = Columns()
         if prompt:
-            reduced, sizes = self._reduced(prompt)
+            reduced, columns = self._reduced(prompt)
             memory = Memory.of(ids, reduced, self.pipeline.options)
         elif memory is None:
             raise PrumergeError("this cache was filled without reduction; start a new one to attach a method")
@@ -198,16 +198,15 @@ class Attachment(Bound):
         if self.inside is None:
             answer = original(input_ids=short, **handed)
         else:
-            with self.inside.sized(sizes):
+            with self.inside.told(*columns):
                 answer = original(input_ids=short, **handed)
         return answer if apart else memory.restored(ids, short.shape[1], answer, cache)
 
-    def _reduced(self, prompt: Prompt) -> tuple[dict[str, Any], Tensor | None]:
-        """The shorter prompt, and the sizes of its columns where attention goes by them."""
+    def _reduced(self, prompt: Prompt) -> tuple[dict[str, Any], Columns]:
+        """The shorter prompt, and what layers are told of its columns."""
         shorter, decisions = self.pipeline.reduce(prompt)
         self.tokens = [(one.tokens.patches, len(one)) for one in decisions]
-        biased = self.pipeline.options.size_bias
-        return shorter, column_sizes(self.model, shorter, decisions) if biased else None
+        return shorter, self.pipeline.columns(prompt, shorter, decisions)
 
     def _check_forward(self, inputs: dict[str, Any]) -> None:
         if isinstance(inputs.get("logits_to_keep"), Tensor):

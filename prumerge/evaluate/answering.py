@@ -25,7 +25,6 @@ from prumerge.pipeline.encode import shown
 from prumerge.pipeline.options import Options, Relevance
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
-from prumerge.pipeline.splice import column_sizes
 from prumerge.tokens import VisualTokens
 
 Asked: TypeAlias = tuple[range, Question]
@@ -118,18 +117,18 @@ def answers(
     What the untouched model said to them must be known (`Asker.untouched`), unless it is `none` that answers.
     Questions without right answers of their own are right where the untouched model's answer is given.
     """
-    model, options = asker.model, pipeline.options
+    model = asker.model
     watch = Stopwatch(device_of(model))
     each = _decisions(asker, pipeline, prompt, rows, about)
     decisions = [one for row in each for one in row]
     reduce_ms = watch.lap() / len(about)
     embeddings = pipeline.project(prompt, decisions)
     shorter = pipeline.splice(prompt, decisions, embeddings)
-    sizes = column_sizes(model, shorter, decisions) if options.size_bias else None
+    columns = pipeline.columns(prompt, shorter, decisions)
     encode_ms += watch.lap() / len(about)  # the projector
     limits = [task(item.task).max_new_tokens for _, item in about]
     listener = _listener(asker, job, about)
-    with pruning(prompt.model, pipeline.placed.layers, sizes) as inside:
+    with pruning(prompt.model, pipeline.placed.layers, *columns) as inside:
         generated = model.generate(
             **shorter,
             max_new_tokens=max(limits),

@@ -18,7 +18,7 @@ from prumerge.models import answers_apart, device_of, within_call
 from prumerge.pipeline.options import Options
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
-from prumerge.pipeline.splice import column_sizes
+from prumerge.pipeline.splice import Columns
 from prumerge.reducer import Reducer
 
 
@@ -68,7 +68,7 @@ def answer(
     prompt = Prompt.read(model, prepare(processor, media, question).to(device_of(model)))
     watch = Stopwatch(device_of(model))
     if reducer is None:
-        layers = sizes = None
+        layers, columns = None, Columns()
         shorter = _untouched(prompt)
         encode_ms, reduce_ms = watch.lap(), 0.0
     else:
@@ -80,11 +80,11 @@ def answer(
         reduce_ms = watch.lap()
         shorter = pipeline.splice(prompt, decisions, pipeline.project(prompt, decisions))
         encode_ms += watch.lap()  # nearly all of it the projector
-        sizes = column_sizes(prompt.model, shorter, decisions) if options.size_bias else None
+        columns = pipeline.columns(prompt, shorter, decisions)
     read = shorter["input_ids"].shape[1]
     written = int(prompt.image.sum())
     watch.lap()
-    with pruning(prompt.model, layers, sizes) as inside:
+    with pruning(prompt.model, layers, *columns) as inside:
         generated = model.generate(**shorter, max_new_tokens=max_new_tokens, do_sample=False, streamer=watch)
     handed = written - (prompt.image.shape[1] - read)  # placeholders that stayed
     new = said(prompt, shorter, generated)[0]

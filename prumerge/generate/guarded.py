@@ -29,7 +29,6 @@ from prumerge.models import device_of
 from prumerge.pipeline.options import Options
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
-from prumerge.pipeline.splice import column_sizes
 
 UNLIKELY = 0.001
 """How unlikely a share of questions for the untouched model must be before data are called others."""
@@ -140,10 +139,10 @@ class Guarded:
             is_last = pipeline is pipelines[-1]
             decisions = pipeline.decide(pictures)
             shorter = pipeline.splice(prompt, decisions, pipeline.project(prompt, decisions))
-            sizes = column_sizes(prompt.model, shorter, decisions) if options.size_bias else None
+            columns = pipeline.columns(prompt, shorter, decisions)
             watcher = Watcher()
             doubt = [] if is_last else [Doubt(watcher, self.guard.threshold)]
-            with pruning(prompt.model, None, sizes):
+            with pruning(prompt.model, None, *columns):
                 generated = self.model.generate(
                     **shorter,
                     max_new_tokens=self.guard.max_new_tokens,

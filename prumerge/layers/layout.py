@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prumerge import ops
+
+if TYPE_CHECKING:
+    from prumerge.layers.prefix import Prefix
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ class Pass:
     """From each stage's depth on."""
     mask: Tensor | None = None
     """The caller's, of this `forward`."""
+    prefix: Prefix | None = None
+    """Of what keys and values become, where a method leaves all tokens; of a prompt that is being read."""
     prefill: bool = True
     read: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     """For each picture the attention its tokens receive and their keys, of the layer looked at last."""
@@ -126,8 +131,8 @@ class Pass:
 
     def step(self, mask: Tensor | None) -> Pass:
         """A later `forward` on the same cache."""
-        return replace(self, mask=mask, prefill=False, read=[], shared={})
+        return replace(self, mask=mask, prefix=None, prefill=False, read=[], shared={})
 
     def remembered(self) -> Pass:
         """What the cache keeps of it."""
-        return replace(self, mask=None, read=[], shared={})
+        return replace(self, mask=None, prefix=None, read=[], shared={})

@@ -24,10 +24,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from prumerge.errors import PrumergeError
-from prumerge.layers.attention import can_look, received
+from prumerge.layers.attention import received
 from prumerge.layers.binding import Bound
+from prumerge.layers.checks import check_attention, check_depths
 from prumerge.layers.layout import Layout, Pass
 from prumerge.layers.masks import biased, causal
+from prumerge.layers.prefix import Prefix
 from prumerge.layers.sized import attending, by_channels
 from prumerge.models import family_of, unwrap
 from prumerge.reducer import LayerReducer
@@ -35,13 +37,17 @@ from prumerge.tokens import VisualTokens
 
 
 def pruning(
-    model: nn.Module, method: LayerReducer | None, sizes: Float[Tensor, "B L"] | None = None
+    model: nn.Module,
+    method: LayerReducer | None,
+    sizes: Float[Tensor, "B L"] | None = None,
+    owners: Int[Tensor, "B L"] | None = None,
 ) -> AbstractContextManager[Inside | None]:
     """What a method does inside the language model, while a `with` lasts; None where it does nothing.
 
-    `sizes` are those of the prompt's columns (`splice.column_sizes`), for attention in proportion to them.
+    `sizes` and `owners` are those of the prompt's columns (`splice.Columns`), for attention in proportion to
+    sizes, and for methods that shorten keys and values.
     """
-    return nullcontext() if method is None and sizes is None else Inside(model, method, sizes)
+    return nullcontext() if method is None and sizes is None else Inside(model, method, sizes, owners)
 
 
 def average_tokens(inside: LayerPruning | None, handed: Sequence[float]) -> list[float]:
@@ -72,6 +78,8 @@ class LayerPruning(Bound):
         self.name, self.instead = (str(method), _INSTEAD) if method else ("size_bias", "leave out size_bias")
         self.decoder = self.model.get_decoder()
         self.depths: tuple[int, ...] = ()
+        self.reads = False
+        """Whether the method looks at what tokens receive, and drops some: then words must follow them."""
         if method is not None:
             kind = self.model.config.model_type
             if family_of(kind).positions is not None:
@@ -80,27 +88,27 @@ class LayerPruning(Bound):
                     f"which pruning between layers does not follow yet; {_INSTEAD}"
                 )
             self.depths = method.depths(self.decoder.config.num_hidden_layers)
-            _check_depths(self.decoder, method, self.depths)
-        _check_attention(self.decoder, self.name, self.instead)
+            check_depths(self.decoder, method, self.depths)
+            self.reads = not method.prefix
+        check_attention(self.decoder, self.name, self.instead)
         self.tokens_by_layer: list[tuple[int, ...]] = []
         """Of each picture of the latest prompt: the visual tokens that each layer saw."""
         self._now: dict[int, Pass] = {}
-        self._sizes: dict[int, Tensor | None] = {}
-        """By thread: the `forward` that runs, and the sizes of the columns of the next prompt."""
+        self._told: dict[int, tuple[Tensor | None, Tensor | None]] = {}
+        """By thread: the `forward` that runs, and sizes and owners of the columns of the next prompt."""
 
     def start(self) -> None:
         """Answer for the layers, until `unbind()`."""
         self._layers = [self.bind(layer, "forward", does="layer")["forward"] for layer in self.decoder.layers]
 
     @contextmanager
-    def sized(self, sizes: Float[Tensor, "B L"] | None) -> Iterator[None]:
-        """How many patches each column of the next prompt of this thread stands for, while a `with` lasts;
-        None: attention takes no notice."""
-        self._sizes[get_ident()] = sizes
+    def told(self, sizes: Float[Tensor, "B L"] | None, owners: Int[Tensor, "B L"] | None) -> Iterator[None]:
+        """What the columns of the next prompt of this thread are, while a `with` lasts (`splice.Columns`)."""
+        self._told[get_ident()] = sizes, owners
         try:
             yield
         finally:
-            del self._sizes[get_ident()]
+            del self._told[get_ident()]
 
     def check_generate(self, named: dict[str, Any]) -> None:
         """Raise PrumergeError for a `generate` that cannot be done with these arguments."""
@@ -146,10 +154,8 @@ class LayerPruning(Bound):
         finally:
             del self._now[get_ident()]
         if now.prefill:
-            layers = range(len(self._layers))
-            seen = zip(
-                *([len(columns) for _, columns in now.layout(d).pictures] for d in layers), strict=True
-            )
+            layouts = [now.full if now.prefix else now.layout(d) for d in range(len(self._layers))]
+            seen = zip(*([len(columns) for _, columns in one.pictures] for one in layouts), strict=True)
             self.tokens_by_layer = list(seen)
         cache = getattr(output, "past_key_values", cache)
         if cache is not None:
@@ -161,22 +167,33 @@ class LayerPruning(Bound):
         now, depth = self._now.get(get_ident()), layer.self_attn.layer_idx
         if now is None:
             return self._layers[depth](hidden, *args, **kwargs)
-        if now.prefill and depth == 0 and self.method is not None:
+        if now.prefix and layer.training and getattr(layer, "gradient_checkpointing", False):
+            raise PrumergeError(
+                f"{self.method} makes keys and values fewer by what layers take for a cache, and "
+                "checkpointed layers take none; leave out gradient checkpointing"
+            )
+        if now.prefill and depth == 0 and self.reads:
             self._ask(now, hidden, kwargs["position_ids"])
-        if now.prefill and depth in self.depths:
+        if now.prefill and depth in self.depths and self.reads:
             assert self.method is not None
             if self.method.reads == 0:
                 arguments = kwargs | self._shared(now, depth, hidden, kwargs)
                 now.read = received(layer, hidden, arguments["position_embeddings"], now)
             hidden = self._cut(now, depth, hidden)
         kwargs |= self._shared(now, depth, hidden, kwargs)
-        if now.prefill and depth + 1 in self.depths and self.method and self.method.reads == -1:
+        if (
+            now.prefill
+            and depth + 1 in self.depths
+            and self.method
+            and self.reads
+            and self.method.reads == -1
+        ):
             now.read = received(layer, hidden, kwargs["position_embeddings"], now)
         bias = now.layout(depth).bias
         unmasked = kwargs["attention_mask"] is None
         with attending(bias) if bias is not None and unmasked else nullcontext():
             hidden = self._layers[depth](hidden, *args, **kwargs)
-        if now.prefill and now.layouts and depth == len(self._layers) - 1:
+        if now.prefill and now.layouts and not now.prefix and depth == len(self._layers) - 1:
             hidden = now.layout(depth).restored(hidden, now.full.columns.shape[1])
         return hidden
 
@@ -193,22 +210,34 @@ class LayerPruning(Bound):
         prompt = valid if labels is None else valid & _before_answer(labels.cpu())
         last = torch.where(prompt, columns, -1).max(1).values
         for row, places in pictures:
-            if int(last[row]) in places:
+            if self.reads and int(last[row]) in places:
                 raise PrumergeError(
                     f"{self.method} looks at pictures with the words that follow; "
                     "write some after the last <image>"
                 )
         words = prompt & ~image
-        sizes = self._sizes.get(get_ident())
-        if sizes is not None:  # beams have the sizes of their row
-            sizes = sizes.to(ids.device).repeat_interleave(len(ids) // len(sizes), dim=0)
-        return Pass(
+        sizes, owners = (  # beams have those of their row
+            None if told is None else told.repeat_interleave(len(ids) // len(told), dim=0)
+            for told in self._told.get(get_ident(), (None, None))
+        )
+        now = Pass(
             # Positions come with the first layer.
-            full=Layout(columns.expand_as(ids), valid, pictures, ids, sizes),
+            full=Layout(
+                columns.expand_as(ids), valid, pictures, ids, None if sizes is None else sizes.to(ids.device)
+            ),
             on_the_right=bool(valid[:, 0].all()) and not bool(valid[:, -1].all()),
             asking=tuple((words[row] & (columns > places[-1])).nonzero()[:, 0] for row, places in pictures),
             mask=mask,
         )
+        if self.method is not None and self.method.prefix:
+            if owners is None:
+                raise PrumergeError(
+                    f"{self.method} decides before the language model, and this prompt came without what it "
+                    f"decided; use it by `with prumerge.attach(model, {str(self.method)!r})`"
+                )
+            now.prefix = Prefix.of(now, owners)
+            now.layouts = {self.depths[0]: now.prefix.layout} if now.prefix else {}
+        return now
 
     @torch.no_grad()
     def _ask(self, now: Pass, embedded: Float[Tensor, "B L H"], positions: Tensor) -> None:
@@ -265,8 +294,10 @@ class LayerPruning(Bound):
     def _shared(self, now: Pass, depth: int, hidden: Tensor, arguments: dict[str, Any]) -> dict[str, Any]:
         """Mask and positions for a layer at some depth; before the first stage as they come, sizes aside."""
         stage, layout = now.stage(depth), now.layout(depth)
+        cache = arguments.get("past_key_values")
+        if stage not in now.shared and stage >= 0 and now.prefix is not None:
+            now.shared[stage] = now.prefix.arguments(self.decoder.config, hidden, cache)
         if stage not in now.shared:
-            cache = arguments.get("past_key_values")
             seen = 0 if cache is None else cache.get_seq_length(depth)
             shared = {} if stage < 0 else self._shorter(now, layout, seen, hidden, arguments)
             if layout.bias is not None:
@@ -303,10 +334,14 @@ class Inside(LayerPruning):
     holder = "_prumerge_inside"
 
     def __init__(
-        self, model: nn.Module, method: LayerReducer | None, sizes: Float[Tensor, "B L"] | None = None
+        self,
+        model: nn.Module,
+        method: LayerReducer | None,
+        sizes: Float[Tensor, "B L"] | None = None,
+        owners: Int[Tensor, "B L"] | None = None,
     ) -> None:
         super().__init__(model, method)
-        self.sizes = sizes
+        self.columns = sizes, owners
         self.start()
         self._before = self.bind(self.model, "forward", "generate")
 
@@ -327,51 +362,13 @@ class Inside(LayerPruning):
         """What the model's `forward` does while its layers are pruned."""
         original = self._before["forward"]
         kwargs |= zip(inspect.signature(original).parameters, args, strict=False)
-        with self.sized(self.sizes):
+        with self.told(*self.columns):
             return self.run(original, kwargs)
 
 
 def _before_answer(labels: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
     """The columns before the first that has a label."""
     return (labels != -100).cumsum(1) == 0
-
-
-def _check_depths(decoder: Any, method: LayerReducer, depths: tuple[int, ...]) -> None:
-    """Raise ValueError for a depth that is none, or layers that no rows of attention can be read from."""
-    layers = decoder.config.num_hidden_layers
-    if list(depths) != sorted(set(depths)):
-        raise PrumergeError(f"{method}: its stages end before layers {depths}, which must rise")
-    if not all(0 <= depth < layers for depth in depths):
-        raise PrumergeError(
-            f"{method}: the language model has {layers} layers, so pruning can begin before layer "
-            f"{layers - 1} at the latest, not {max(depths)}"
-        )
-    first = decoder.layers[0] if hasattr(decoder, "layers") else None
-    if not can_look(first):
-        raise PrumergeError(
-            f"{method}: the layers of {type(decoder).__name__} are not laid out as Llama's (input_layernorm, "
-            "self_attn.q_proj and k_proj, rotary positions); use a method before the language model"
-        )
-
-
-def _check_attention(decoder: Any, name: str, instead: str) -> None:
-    """Raise ValueError for a language model whose layers take no mask of ours."""
-    first = decoder.layers[0] if hasattr(decoder, "layers") else None
-    if not (
-        first is not None
-        and hasattr(getattr(first, "self_attn", None), "layer_idx")
-        and "attention_mask" in inspect.signature(first.forward).parameters
-    ):
-        raise PrumergeError(
-            f"{name}: the layers of {type(decoder).__name__} take no attention_mask as Llama's do; {instead}"
-        )
-    kinds = getattr(decoder.config, "layer_types", None)
-    window = getattr(decoder.config, "sliding_window", None)
-    if set(kinds) != {"full_attention"} if kinds else window:
-        raise PrumergeError(
-            f"{name}: this language model attends through sliding windows, which count the tokens between; "
-            f"{instead}"
-        )
 
 
 _INSTEAD = "use a method before the language model"

@@ -17,7 +17,6 @@ from prumerge.models import device_of
 from prumerge.pipeline.options import Options
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
-from prumerge.pipeline.splice import column_sizes
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,8 @@ class Answerer:
         prompt = Prompt.read(model, inputs.to(device_of(model)))
         shorter, decisions = pipeline.reduce(prompt)
         owners = prompt.owners([one.tokens for one in decisions]) if decisions else []
-        sizes = None
-        if decisions and self.options.size_bias:
-            sizes = column_sizes(model, shorter, decisions)
-        with pruning(prompt.model, pipeline.placed.layers if decisions else None, sizes) as inside:
+        columns = pipeline.columns(prompt, shorter, decisions)
+        with pruning(prompt.model, pipeline.placed.layers if decisions else None, *columns) as inside:
             generated = model.generate(**shorter, **generation.options)
         kept = average_tokens(inside, [len(one) for one in decisions])
         read = shorter["attention_mask"].sum(dim=1).tolist()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -196,6 +197,11 @@ def merged(
         -2, row[..., None].expand_as(values), values * sizes[..., None]
     )
     return (total / into[..., None]).to(values.dtype), into
+
+
+def drawn(seed: int, count: int) -> Float[Tensor, "count"]:
+    """Standard normal numbers on the CPU, the same for a seed everywhere, inside `torch.vmap` too."""
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(count, dtype=np.float32))
 
 
 def evenly(count: int, among: int, device: torch.device) -> Int[Tensor, "count"]:

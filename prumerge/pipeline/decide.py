@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -37,6 +37,9 @@ class Decision:
     between: Int[Tensor, "_"] | None = None
     """Which separators stay; None: there are none."""
 
+    owners: Int[Tensor, "T"] | None = None
+    """As which of the T the language model's layers keep each one's keys and values; None: as its own."""
+
     def __len__(self) -> int:
         return len(self.reduction.index)
 
@@ -47,7 +50,7 @@ class Decision:
 
     def left(self) -> Left:
         """The same without the picture: what the prompt around it needs to know."""
-        return Left(len(self), self.kept, self.standing, self.sizes())
+        return Left(len(self), self.kept, self.standing, self.sizes(), self.owners)
 
     def features(self) -> Float[Tensor, "T C"]:
         """What is read."""
@@ -80,6 +83,9 @@ class Left:
 
     patches_each: Float[Tensor, "T"]
     """How many patches each of what is left stands for."""
+
+    owners: Int[Tensor, "T"] | None = None
+    """As a `Decision` has it."""
 
     def __len__(self) -> int:
         return self.tokens
@@ -115,6 +121,22 @@ def decide(
     places = _on_cpu(pictures, [reduction.index for reduction in reductions])
     _check_places(method, pictures, reductions, places)
     return [_read(*one, options) for one in zip(pictures, reductions, places, strict=True)]
+
+
+def with_owners(method: Reducer, decisions: Sequence[Decision], *, whole: bool) -> list[Decision]:
+    """The same, and into whose keys and values each token's go by a method that leaves all tokens where they
+    are (`LayerReducer.prefix`); `whole` says that nothing was dropped before. Raises as `decide` does."""
+    left = [one.tokens if whole else one.tokens.reduced(one.reduction) for one in decisions]
+    grouped = [one.tokens.assigned(one.reduction) for one in decide(method, left)]
+    return [replace(one, owners=_owners(one, rows)) for one, rows in zip(decisions, grouped, strict=True)]
+
+
+def _owners(decision: Decision, rows: Reduction) -> Int[Tensor, "T"]:
+    """For each of what is read, in that order, the one that its keys and values go into."""
+    assert rows.assignment is not None
+    own = rows.index[rows.assignment].scatter(0, rows.index, rows.index).cpu()
+    own = torch.cat([own, torch.arange(len(own), len(decision.standing))])
+    return own if decision.order is None else decision.order.argsort()[own[decision.order]]
 
 
 def _read(tokens: VisualTokens, reduction: Reduction, index: Int[Tensor, "M"], options: Options) -> Decision:

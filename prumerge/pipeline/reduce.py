@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from prumerge.errors import PrumergeError
-from prumerge.pipeline.decide import Decision, Left, decide
+from prumerge.pipeline.decide import Decision, Left, decide, with_owners
 from prumerge.pipeline.encode import shown
 from prumerge.pipeline.options import DEFAULT, Options
 from prumerge.pipeline.prompt import Prompt
-from prumerge.pipeline.splice import splice
+from prumerge.pipeline.splice import Columns, column_owners, column_sizes, splice
 from prumerge.reducer import Reducer
 from prumerge.spec import make
 from prumerge.tokens import Reduction, VisualTokens
@@ -51,7 +51,9 @@ class Pipeline:
 
     def decide(self, pictures: Sequence[VisualTokens]) -> list[Decision]:
         """What the method keeps of each picture between encoder and language model."""
-        return decide(self.placed.before, pictures, self.options)
+        before, prefix = self.placed.before, self.placed.prefix
+        decisions = decide(before, pictures, self.options)
+        return decisions if prefix is None else with_owners(prefix, decisions, whole=before is None)
 
     def project(self, prompt: Prompt, decisions: Sequence[Decision]) -> list[Float[Tensor, "_ H"]]:
         """What the language model reads of each picture: its tokens and separators behind the projector."""
@@ -62,6 +64,18 @@ class Pipeline:
     ) -> dict[str, Any]:
         """The shorter prompt around them."""
         return splice(prompt, decisions, embeddings, self.options)
+
+    def columns(
+        self, prompt: Prompt, shorter: Mapping[str, Any], decisions: Sequence[Decision | Left]
+    ) -> Columns:
+        """What the language model's layers are told of the shorter prompt, where they look at it."""
+        if not decisions:
+            return Columns()
+        told = prompt.model, shorter, decisions
+        return Columns(
+            sizes=column_sizes(*told) if self.options.size_bias else None,
+            owners=column_owners(*told) if self.placed.prefix is not None else None,
+        )
 
     def reduce(self, prompt: Prompt) -> tuple[dict[str, Any], list[Decision]]:
         """All steps in a row: the shorter prompt, and what was decided."""

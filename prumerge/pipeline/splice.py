@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -46,6 +46,16 @@ def splice(
     return shorter
 
 
+class Columns(NamedTuple):
+    """What the language model's layers are told of the columns of a prompt that `splice` made; on the CPU."""
+
+    sizes: Float[Tensor, "B L"] | None = None
+    """How many patches each stands for; None: attention takes no notice."""
+
+    owners: Int[Tensor, "B L"] | None = None
+    """The column that the keys and values of each go into; None: all stay where they are."""
+
+
 def column_sizes(
     model: nn.Module, shorter: Mapping[str, Any], decisions: Sequence[Decision | Left]
 ) -> Float[Tensor, "B L"]:
@@ -54,17 +64,40 @@ def column_sizes(
 
     Raises PrumergeError for models that are handed embeddings instead of a prompt.
     """
+    own = [one.sizes() for one in decisions]
+    at = _placeholders(model, shorter, sum(map(len, own)), "leave out size_bias")
+    sizes = torch.ones(at.shape)
+    return sizes.masked_scatter(at, torch.cat([*own, sizes[0, :0]]))
+
+
+def column_owners(
+    model: nn.Module, shorter: Mapping[str, Any], decisions: Sequence[Decision | Left]
+) -> Int[Tensor, "B L"]:
+    """The column of the same row that the keys and values of each column go into (`Decision.owners`); of
+    words, padding and separators its own. On the CPU; raises as `column_sizes` does."""
+    own = [one.owners for one in decisions if one.owners is not None]
+    at = _placeholders(model, shorter, sum(map(len, own)), "use a method before the language model")
+    offsets = accumulate(map(len, own), initial=0)
+    owners = torch.arange(at.shape[1]).expand_as(at)
+    columns = owners[at]
+    each = [columns[first + one] for first, one in zip(offsets, own, strict=False)]
+    return owners.masked_scatter(at, torch.cat([*each, columns[:0]]))
+
+
+def _placeholders(
+    model: nn.Module, shorter: Mapping[str, Any], count: int, instead: str
+) -> Bool[Tensor, "B L"]:
+    """Where the prompt has its `count` placeholders, on the CPU. Raises PrumergeError where there are not so
+    many."""
     config, ids = unwrap(model).config, shorter["input_ids"].cpu()
     names = ("image_token_id", "video_token_id")
-    placeholders = torch.tensor([getattr(config, name, None) or -1 for name in names])
-    sizes, at = torch.ones(ids.shape), torch.isin(ids, placeholders)
-    own = [one.sizes() for one in decisions]
-    if int(at.sum()) != sum(map(len, own)):
+    at = torch.isin(ids, torch.tensor([getattr(config, name, None) or -1 for name in names]))
+    if int(at.sum()) != count:
         raise PrumergeError(
-            f"models of type {config.model_type!r} are handed embeddings, in which sizes have no place; "
-            "leave out size_bias"
+            f"models of type {config.model_type!r} are handed embeddings, in which no column says whose "
+            f"it is; {instead}"
         )
-    return sizes.masked_scatter(at, torch.cat([*own, sizes[0, :0]]))
+    return at
 
 
 def check_positions(options: Options, config: Any) -> None:

@@ -17,7 +17,7 @@ from prumerge.models import device_of
 from prumerge.pipeline.decide import Decision
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
-from prumerge.reducer import Reducer
+from prumerge.reducer import Placed, Reducer
 from prumerge.serve.asked import Asked
 from prumerge.serve.cache import Cache
 from prumerge.serve.host import Host
@@ -142,7 +142,7 @@ class Encoder:
     async def _row(
         self, pictures: Sequence[Picture], text: str, pipelines: Sequence[Pipeline], looks: bool
     ) -> Row:
-        methods = tuple((str(one.placed.tower), str(one.placed.before)) for one in pipelines)
+        methods = tuple(_decided_by(one.placed) for one in pipelines)
         key = (tuple(one.digest for one in pictures), text, methods, str(self.host.dtype), looks)
         if not looks and (known := self.cache.get(key)) is not None:
             self.metrics.pictures.labels("remembered").inc(len(pictures))
@@ -266,3 +266,8 @@ def _row_of(
             )
         )
     return Row(tuple(left), tuple(decision for decision, *_ in steps[0]) if job.looks else ())
+
+
+def _decided_by(placed: Placed) -> tuple[str, ...]:
+    """What a method decides about a picture by itself, to know it again."""
+    return str(placed.tower), str(placed.before), str(placed.prefix)

@@ -14,7 +14,6 @@ from transformers import LogitsProcessorList
 from prumerge.errors import PrumergeError
 from prumerge.generate.watcher import Watcher
 from prumerge.layers.pruning import average_tokens, pruning
-from prumerge.pipeline.splice import column_sizes
 from prumerge.serve.answers import Chunks, joined, usage, visual
 from prumerge.serve.asked import Asked
 from prumerge.serve.encoder import Encoder
@@ -157,16 +156,15 @@ class Local:
         model, pipeline = self.host.model, rows[0].asked.pipeline
         prompt = prompt_of(self.host, [row.asked for row in rows], [row.pictures for row in rows])
         pictures = [one for row in rows for one in row.pictures]
-        shorter, sizes = dict(prompt.inputs), None
+        shorter = dict(prompt.inputs)
         left = [one.left for one in pictures]
         if pictures:
             shorter = pipeline.splice(prompt, left, [one.embeddings for one in pictures])
-            if pipeline.options.size_bias:
-                sizes = column_sizes(model, shorter, left)
         _fit(rows, shorter["attention_mask"].sum(1).tolist(), self.host.context)
         layers = pipeline.placed.layers if pictures else None
         watcher = None if rows[0].least is None else Watcher()
-        with pruning(model, layers, sizes) as inside, _chance(rows[0].asked.chat.seed):
+        columns = pipeline.columns(prompt, shorter, left)
+        with pruning(model, layers, *columns) as inside, _chance(rows[0].asked.chat.seed):
 
             def read() -> None:
                 if layers is not None:

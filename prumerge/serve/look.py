@@ -116,7 +116,7 @@ async def look(encoder: Encoder, asked: Asked) -> dict[str, Any]:
         raise Refusal("show one picture to look at what is kept of it", param="messages")
     if asked.pipeline.placed.layers is not None:
         raise Refusal(
-            f"{asked.pipeline.method} drops tokens between layers of the language model, while it answers; "
+            f"{asked.pipeline.method} works between layers of the language model, while it answers; "
             "ask to see what it says",
             param="reducer",
             code="not_drawable",

@@ -86,7 +86,7 @@ def test_only_the_pictures_looked_at_last_are_remembered(server):
 @pytest.mark.parametrize(
     ("change", "status", "match"),
     [
-        ({"reducer": "fastv"}, 400, "drops tokens between layers of the language model"),
+        ({"reducer": "fastv"}, 400, "works between layers of the language model"),
         ({"reducer": "topk"}, 400, "'topk' is not served here"),
         ({"reducer": "pool", "keep": 9999}, 400, "ask for at most 576"),
         ({"messages": [{"role": "user", "content": WORDS}]}, 400, "show one picture"),
