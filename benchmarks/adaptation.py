@@ -19,6 +19,7 @@ scenes and 504 questions, to what two cores do in three hours):
   reported as well, and decides nothing.
 
 All of it can be stopped and goes on; state is under DIR, what is committed is `results/adaptation.json`.
+`--so-far` trains and asks nothing, and reports the runs that are finished, saying how many of each setting.
 """
 
 from __future__ import annotations
@@ -191,12 +192,18 @@ def _agreement(some: dict, whole: dict, keys: Sequence[str]) -> float:
     return 100 * fmean(some[key][1] == whole[key][1] for key in keys)
 
 
+def finished(name: str, state: Path) -> bool:
+    """Whether all was asked: the last of the files is there."""
+    return (state / "answers" / f"{name}-easy-prumerge@{COUNTS[-1]}.json").exists()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--model", default="tiny:full")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--so-far", action="store_true")
     options = parser.parse_args()
     state: Path = options.state
     state.mkdir(parents=True, exist_ok=True)
@@ -204,6 +211,8 @@ def main() -> None:
     after: dict[str, list[dict]] = {setting: [] for setting in SETTINGS}
     for seed in range(options.seeds):
         for setting in SETTINGS:
+            if options.so_far and not finished(f"{setting}-{seed}", state):
+                continue
             folder = trained(options.model, state, options.model, setting, seed, options.steps)
             after[setting].append(answered(f"{setting}-{seed}", state, str(folder)))
     loaded, _ = prumerge.load(options.model)
@@ -213,7 +222,8 @@ def main() -> None:
             "model": options.model,
             "weights": fingerprint(loaded),
             "steps": options.steps,
-            "seeds": options.seeds,
+            "seeds": {setting: len(runs) for setting, runs in after.items()},
+            "planned_seeds": options.seeds,
             "scenes": SCENES,
             "counts": report(state, before, after),
         },

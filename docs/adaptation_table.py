@@ -14,9 +14,10 @@ def adaptation() -> str:
     """Right answers before and after, and the paired difference, at each count."""
     result = json.loads(RESULT.read_text())
     head = " | ".join(f"{title} | against untouched" for title in SETTINGS.values())
+    done = ", ".join(f"{title} {result['seeds'][setting]}" for setting, title in SETTINGS.items())
     lines = [
-        f"{result['steps']} steps of 8 rows, {result['seeds']} seeds (averaged for each question), "
-        f"{result['date']}.",
+        f"{result['steps']} steps of 8 rows; seeds done of {result['planned_seeds']} planned: {done} "
+        f"(answers are averaged for each question); {result['date']}.",
         "",
         f"| asked | questions | untouched | {head} |",
         "|---|---:|---:|" + "---:|---|" * len(SETTINGS),

@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from adaptation_table import adaptation
 from bench_tables import bench_tiny
 from choosing_table import choosing
 from claims_table import claims
@@ -366,6 +367,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         video,
         tables,
         claims,
+        adaptation,
         speed,
         selection,
         medoids_cost,
