@@ -279,7 +279,7 @@ def test_demo_answers_every_sample_question_and_draws_each_picture(run, tmp_path
         (["answer", __file__, "what?"], "is no picture"),
         (
             ["answer", SAMPLE, "what?", "--reducer", "prune"],
-            "there is no method 'prune' (did you mean 'divprune'?); choose one of: ",
+            "there is no method 'prune' (did you mean 'hiprune'?); choose one of: ",
         ),
         (
             ["show", SAMPLE, "--reducer", "fastv"],

@@ -151,7 +151,7 @@ def test_what_the_package_warns_of_is_a_note_and_what_others_warn_of_is_left_alo
 @pytest.mark.parametrize(
     ("incomplete", "words"),
     [
-        ("prumerge answer --reducer pru", {"prumerge", "prumerge_plus"}),
+        ("prumerge answer --reducer prum", {"prumerge", "prumerge_plus"}),
         ("prumerge answer --reducer spatial,tome+vis", {"spatial,tome+visionzip", "spatial,tome+vispruner"}),
         ("prumerge methods fast", {"fastv", "fastervlm"}),
         ("prumerge roofline --hardware v100,l4", {"v100,l4", "v100,l40s"}),

@@ -196,7 +196,7 @@ def test_reports_are_written_whole_or_not_at_all(evaluated, run, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["evaluate", "--reducer", "prune"], "there is no method 'prune' (did you mean 'divprune'?); choose"),
+        (["evaluate", "--reducer", "prune"], "there is no method 'prune' (did you mean 'hiprune'?); choose"),
         (["evaluate", "--chart", "gif"], "there is no kind of chart 'gif'; choose one of: png, pdf, svg"),
         (["evaluate", "-o", __file__], "is a file, not a folder; name another place"),
         (["evaluate", "-o", f"{__file__}/deeper"], "is a file, not a folder; name another place"),

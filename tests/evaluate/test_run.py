@@ -119,7 +119,7 @@ def test_only_adaptive_methods_choose_themselves():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"methods": "prune"}, "there is no method 'prune' .did you mean 'divprune'.*; choose one of: "),
+        ({"methods": "prune"}, "there is no method 'prune' .did you mean 'hiprune'.*; choose one of: "),
         ({"methods": "topk,"}, "there is no method ''; choose one of"),
         ({"methods": "topk:size=3"}, "topk has no option 'size'; it has: keep"),
         (
