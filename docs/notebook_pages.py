@@ -74,11 +74,11 @@ def page(name: str, notebook: Any) -> tuple[str, dict[str, bytes]]:
 
 def read(name: str) -> Any:
     """An executed notebook. Raises FileNotFoundError, saying what to do, where this source has none."""
-    import nbformat
-
     target = EXECUTED / f"{name}.ipynb"
     if not target.is_file() or target.stat().st_mtime < source(name).stat().st_mtime:
         raise FileNotFoundError(f"{target} is not there or older than its source; run `make notebooks`")
+    import nbformat
+
     return nbformat.read(target, as_version=4)
 
 

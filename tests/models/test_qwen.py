@@ -86,7 +86,7 @@ def test_tokens_that_change_places_with_all_that_is_theirs_are_read_alike(name, 
     layer's attention is silent and words alone read the second's. Then a token is what it is and where it
     stands in the picture, and what Qwen3-VL adds to it behind the first layer."""
     family = FAMILIES[name]
-    model, rows = family.model(), rows_of(family)[:1]
+    model, rows = copy.deepcopy(family.model()), rows_of(family)[:1]  # its configuration is changed
     text = model.model.language_model
     with torch.no_grad():
         text.layers[0].self_attn.o_proj.weight.zero_()
