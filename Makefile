@@ -68,6 +68,7 @@ bench: .venv/installed-dev  ## measure again what benchmarks/results holds
 	$(BIN)/python benchmarks/launches.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/medoids.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/prefix.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sizes.py
 	$(BIN)/python benchmarks/walk.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/llava_7b_shape.py

@@ -75,6 +75,7 @@ def test_a_method_knows_tensors_and_nothing_of_models_or_other_methods(path):
         "prumerge.errors",
         "prumerge.ops",
         "prumerge.reducer",
+        "prumerge.reducers._covering",
         "prumerge.reducers._merging",
         "prumerge.reducers._selector",
         "prumerge.reduction",

@@ -215,7 +215,7 @@ def _write(found: Sequence[Measured], told: dict[str, Any], output: Path | None,
         from prumerge.bench.picture import draw
 
         made = told["machine"]
-        where = made["gpu"] or f"{made['processor']}, {made['threads']} threads"
+        where = made["gpu"] or f"{made['processor']}, threads: {made['threads']}"
         figure = draw(found, f"{told['model']} on {where}, {told['date']}")
         with written(output) as draft:
             figure.savefig(draft, dpi=150)

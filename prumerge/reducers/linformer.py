@@ -1,17 +1,12 @@
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
-
-import torch
-from jaxtyping import Int
-from torch import Tensor
-from torch.nn.functional import normalize
 
 from prumerge import ops
 from prumerge.errors import PrumergeError
 from prumerge.reducer import LayerReducer
+from prumerge.reducers._covering import covered
 from prumerge.tokens import Reduction, VisualTokens
 
 
@@ -54,17 +49,7 @@ class Linformer(LayerReducer):
             group, count = ops.cells(tokens.grid, count, None, tokens.features.device)
             index = ops.centres(group, count, tokens.grid[2])
         else:
-            index = _medoids(tokens, count)
+            index = ops.top(covered(tokens, count), count).sort().values
             group = ops.most_similar(tokens.keys, index, tokens.frame_sizes)
         belongs = ops.members(group, count)
         return Reduction(index, belongs / belongs.sum(1, keepdim=True), group)
-
-
-def _medoids(tokens: VisualTokens, count: int) -> Int[Tensor, "count"]:
-    """The tokens whose keys stand best for all others, weighted by attention: those of `medoids`."""
-    sizes, attention = tokens.frame_sizes, tokens.scored_by("writer").attention().detach()
-    steps = count if len(sizes) == 1 else min(max(sizes), 3 * math.ceil(count / len(sizes)))
-    directions = ops.in_frames(normalize(tokens.keys.detach().float(), dim=-1), sizes)
-    added = ops.facility_location(directions, ops.in_frames(attention / attention.sum(), sizes), steps)
-    found = torch.cat([frame[:size] for frame, size in zip(added, sizes, strict=True)])
-    return ops.top(found, count).sort().values

@@ -1,21 +1,16 @@
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from prumerge import ops
 from prumerge.errors import PrumergeError
 from prumerge.reducer import Adaptive
+from prumerge.reducers._covering import covered, weight_of
 from prumerge.reducers._selector import Selector
 from prumerge.tokens import Reduction, VisualTokens
-
-_FRAME = 3
-"""Times its even share of the budget that a frame gets at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +46,8 @@ class Medoids(Adaptive, Selector):
     def scores(self, tokens: VisualTokens) -> Float[Tensor, "N"]:
         """The share of the sum that each token added when it was chosen, as many as may be asked for; of
         others 0."""
-        sizes = tokens.frame_sizes
         count = self._at_most(len(tokens)) if self.keep is None else self.count(len(tokens))
-        steps = count if len(sizes) == 1 else min(max(sizes), _FRAME * math.ceil(count / len(sizes)))
-        directions = ops.in_frames(normalize(tokens.keys.detach().float(), dim=-1), sizes)
-        attention = _attention(tokens)
-        weight = ops.in_frames(attention / attention.sum(), sizes)
-        added = ops.facility_location(directions, weight, steps)
-        return torch.cat([frame[:size] for frame, size in zip(added, sizes, strict=True)])
+        return covered(tokens, count)
 
     def wanted(self, scores: Float[Tensor, "N"]) -> Int[Tensor, ""]:
         reached = scores.sort(descending=True).values.cumsum(dim=0)
@@ -66,12 +55,7 @@ class Medoids(Adaptive, Selector):
 
     def choose(self, tokens: VisualTokens, scores: Float[Tensor, "N"], count: int) -> Reduction:
         index = ops.top(scores, count).sort().values
-        return self.selected(tokens, index, _attention(tokens) if self.merge else None)
+        return self.selected(tokens, index, weight_of(tokens) if self.merge else None)
 
     def _at_most(self, available: int) -> int:
         return max(1, int(self.most * available))
-
-
-def _attention(tokens: VisualTokens) -> Float[Tensor, "N"]:
-    """How much each token counts: the attention it receives in the layer that wrote the features."""
-    return tokens.scored_by("writer").attention().detach()

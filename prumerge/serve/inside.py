@@ -34,6 +34,7 @@ from vllm.model_executor.models.llava import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.processing import InputProcessingContext, PromptReplacement, PromptUpdate
 
+from prumerge.errors import PrumergeError
 from prumerge.models.llava import encode, project
 from prumerge.pipeline.decide import decide
 from prumerge.reducer import Reducer
@@ -112,7 +113,7 @@ class ReducedLlavaInfo(LlavaProcessingInfo):
         method = make(str(spec))
         placed = method.placed
         if placed.tower is not None or placed.layers is not None or "text" in method.needs:
-            raise ValueError(f"{method} does not only look at a picture; name a method that does")
+            raise PrumergeError(f"{method} does not only look at a picture; name a method that does")
         device = str(said.get("reducer_device", "cpu"))
         return method, _eyes(config.model, config.revision, config.dtype, device)
 
