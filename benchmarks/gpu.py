@@ -1,0 +1,253 @@
+"""What only a GPU can tell, in one run of about two minutes: the same answers as on a CPU, and the times.
+
+agreement  every method on the embedded model: answers and kept tokens on the GPU beside the CPU's
+stages     `prumerge bench` on a LLaVA of 7B's shape (random weights, bfloat16), beside the roofline
+decisions  every method before the language model on 576 x 1024 tokens, alone and for 32 pictures together
+sizes      attention in proportion to sizes: more channels beside a mask, at a 7B layer's shape
+training   a step of LoRA (rank 128) on the same shape with 576, 144 and 36 visual tokens
+
+    python benchmarks/gpu.py [--only sizes,stages] [--small]
+
+A part that fails is told by its error in the result, and the others go on. `--small` takes shapes that a CPU
+can compute, to try the script; nothing is saved then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from launches import operators, pictures
+from measure import DEVICE, rounds, save
+from shapes import llava_7b
+from sizes import measured as sizes_measured
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+import prumerge
+from prumerge.bench.case import Case
+from prumerge.bench.machine import measured as machine_measured
+from prumerge.bench.report import as_dict, sentences
+from prumerge.bench.run import measure
+from prumerge.catalogue import built_in, entry
+from prumerge.errors import PrumergeError
+from prumerge.loading.prompts import prepare_batch
+from prumerge.pipeline.prompt import Prompt
+from prumerge.pipeline.reduce import Pipeline
+from prumerge.tiny import WEIGHTS, samples
+
+KEEP = 64
+CASES = (
+    "none",
+    "prumerge_plus:keep=144",
+    "prumerge:keep=144",
+    "spatial:keep=144",
+    "prumerge:keep=36",
+    "medoids:keep=36",
+)
+BUDGETS, WORDS, RANK = (576, 144, 36), 64, 128
+
+
+def spec_of(name: str) -> str:
+    """A method with 64 tokens, or as it is where it cannot be told a number."""
+    try:
+        return str(prumerge.make(f"{name}:keep={KEEP}"))
+    except PrumergeError:
+        return name
+
+
+def agreement(small: bool) -> dict[str, Any]:
+    """For each method, of a padded batch of prompts: answers equal to the CPU's, and pictures of which the
+    same tokens are kept. In bfloat16 scores tie and swap places that float32 tells apart: no equality is due."""
+    shown = samples()[: 2 if small else 8]
+    on_cpu, processor = prumerge.load("tiny")
+    spread, _ = prumerge.load("tiny", device_map="auto" if DEVICE == "cuda" else None)
+    half, _ = prumerge.load("tiny", dtype=torch.bfloat16)
+    models = {"float32": spread, "bfloat16": half.to(DEVICE)}
+    images = [prumerge.open_image(one.path) for one in shown]
+    questions = ["what is in the picture?", "is there a star in the picture?"] * len(images)
+    inputs = prepare_batch(processor, [[one] for one in images], questions[: len(images)])
+    found: dict[str, Any] = {}
+    for name in built_in():
+        spec = spec_of(name)
+        try:
+            expected = said(on_cpu, inputs, spec)
+        except PrumergeError as error:  # what needs frames
+            found[name] = {"refused": str(error)}
+            continue
+        row: dict[str, Any] = {"spec": spec, "prompts": len(expected)}
+        for where, model in models.items():
+            row[f"{where}_answers"] = int((said(model, inputs, spec) == expected).all(dim=1).sum())
+        if entry(name).place == "before the language model":
+            base = kept(on_cpu, inputs, spec)
+            for where, model in models.items():
+                row[f"{where}_kept"] = sum(map(torch.equal, base, kept(model, inputs, spec)))
+        found[name] = row
+    return found
+
+
+def said(model: Any, inputs: Any, spec: str) -> torch.Tensor:
+    """The first eight tokens of each answer."""
+    with prumerge.attach(model, spec):
+        held = inputs.to(model.device, model.dtype)
+        return model.generate(**held, max_new_tokens=8, min_new_tokens=8, do_sample=False)[:, -8:].cpu()
+
+
+@torch.inference_mode()
+def kept(model: Any, inputs: Any, spec: str) -> list[torch.Tensor]:
+    """The kept index of each picture."""
+    pipeline, prompt = Pipeline(spec), Prompt.read(model, inputs.to(model.device, model.dtype))
+    return [one.reduction.index.cpu() for one in pipeline.decide(pipeline.encode(prompt))]
+
+
+def shape(small: bool, processor: Any) -> LlavaForConditionalGeneration:
+    """LLaVA-1.5-7B's shape with random weights in bfloat16, made where it will stay."""
+    words = processor.tokenizer
+    less = {"hidden_size": 256, "num_hidden_layers": 2, "intermediate_size": 512, "num_attention_heads": 4}
+    config = llava_7b(
+        image_token=words.convert_tokens_to_ids("<image>"),
+        pad_token_id=words.pad_token_id,
+        eos_token_id=None,
+        **(less if small else {}),
+    )
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device(DEVICE):
+        model = LlavaForConditionalGeneration(config)
+    torch.set_default_dtype(torch.float32)
+    return model.eval()
+
+
+def stages(small: bool) -> dict[str, Any]:
+    """All stages of a 7B's shape by method and batch, beside the prediction for this very machine."""
+    processor = AutoProcessor.from_pretrained(WEIGHTS)
+    model = shape(small, processor)
+    image = prumerge.open_image(samples()[0].path)
+    pipelines = [Pipeline(spec) for spec in (CASES[:2] if small else CASES)]
+    cases = []
+    for batch in (1, 8):
+        inputs = prepare_batch(processor, [[image]] * batch, ["what is in the picture?"] * batch)
+        cases += [Case(model, each, inputs.to(DEVICE), 8) for each in pipelines]
+    machine = machine_measured(torch.device(DEVICE), model.dtype, strict=False)
+    found = measure(cases, machine, 1 if small else 5)
+    return {
+        "cases": [as_dict(one) for one in found],
+        "words": sentences(found),
+        "predicted_for": machine.note,
+    }
+
+
+def decisions(small: bool) -> dict[str, Any]:
+    """Milliseconds of the decide step, kernels asked for, for one picture and for 32 together."""
+    found = {}
+    described = [entry(name) for name in built_in()]
+    for one in described:
+        if one.place != "before the language model" or one.video:
+            continue
+        method, batch = prumerge.make(spec_of(one.name)), pictures(1024, (1, 24, 24))
+        calls: dict[str, Callable[[], Any]] = {
+            "one_ms": partial(method.decide, batch[:1]),
+            "of_32_ms": partial(method.decide, batch),
+        }
+        with torch.inference_mode():
+            times = rounds(calls, 2 if small else 9)
+            found[one.name] = {**times, "operators": operators(calls["one_ms"])}
+    return found
+
+
+def sizes(small: bool) -> dict[str, Any]:
+    """Attention of one layer in bfloat16, by columns."""
+    with torch.inference_mode():
+        return {
+            str(columns): sizes_measured(32, 32, 128, columns, torch.bfloat16)
+            for columns in ((64, 256) if small else (64, 128, 256, 512, 1024, 2304, 4608))
+        }
+
+
+def training(small: bool) -> list[dict[str, Any]]:
+    """A step of LoRA and projector, batch 1: milliseconds and peak memory, by visual tokens."""
+    from peft import LoraConfig, get_peft_model
+
+    processor = AutoProcessor.from_pretrained(WEIGHTS)
+    model = shape(small, processor)
+    targets = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
+    lora = LoraConfig(
+        r=RANK, lora_alpha=2 * RANK, target_modules=targets, modules_to_save=["multi_modal_projector"]
+    )
+    adapted = get_peft_model(model, lora).train()
+    optimizer = torch.optim.AdamW([each for each in adapted.parameters() if each.requires_grad], lr=1e-4)
+    image = model.config.image_token_id
+    ids = torch.randint(10, 400, (1, WORDS), device=DEVICE)
+    ids = torch.cat([ids[:, :5], torch.full((1, 576), image, device=DEVICE), ids[:, 5:]], dim=1)
+    labels = torch.where(torch.arange(ids.shape[1], device=DEVICE) < 5 + 576, -100, ids)
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "pixel_values": torch.randn(1, 3, 336, 336, device=DEVICE, dtype=torch.bfloat16),
+        "labels": labels,
+    }
+
+    def step(kept: int) -> None:
+        with prumerge.attach(adapted, f"spatial:keep={kept}"):
+            adapted(**inputs).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    times = rounds({kept: partial(step, kept) for kept in BUDGETS}, 2 if small else 7)  # type: ignore[misc]
+    peaks = {}
+    for kept in BUDGETS:
+        if DEVICE == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        step(kept)
+        peaks[kept] = torch.cuda.max_memory_allocated() if DEVICE == "cuda" else 0
+    weights = sum(each.numel() * each.element_size() for each in adapted.parameters())
+    return [
+        {
+            "visual_tokens": kept,
+            "words": WORDS,
+            "ms": times[kept],  # type: ignore[index]
+            "ratio": times[kept] / times[BUDGETS[0]],  # type: ignore[index]
+            "rule": (kept + WORDS) / (BUDGETS[0] + WORDS),
+            "peak_mib": peaks[kept] / 2**20,
+            "above_weights_mib": (peaks[kept] - weights) / 2**20,
+        }
+        for kept in BUDGETS
+    ]
+
+
+PARTS = {
+    "agreement": agreement,
+    "sizes": sizes,
+    "decisions": decisions,
+    "stages": stages,
+    "training": training,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default=",".join(PARTS))
+    parser.add_argument("--small", action="store_true")
+    options = parser.parse_args()
+    found: dict[str, Any] = {}
+    for name in options.only.split(","):
+        start = time.monotonic()
+        try:
+            found[name] = PARTS[name](options.small)
+        except Exception:  # the others are worth having
+            found[name] = {"error": traceback.format_exc()}
+        found.setdefault("seconds", {})[name] = round(time.monotonic() - start, 1)
+        print(name, found["seconds"][name], json.dumps(found[name])[:1500], flush=True)
+        if DEVICE == "cuda":
+            torch.cuda.empty_cache()
+    if not options.small:
+        save("gpu", found)
+
+
+if __name__ == "__main__":
+    main()
