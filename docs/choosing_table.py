@@ -49,7 +49,7 @@ def choosing() -> str:
             + f" (`scope` {selection['scope']['ms']:.1f} ms)",
         ),
         "the question should decide": (
-            "`cdpruner` with `relevance=prumerge.clip_relevance(...)`",
+            "`cdpruner` with `relevance`",
             f"without CLIP's text tower do not: {right('cdpruner@36')} % at 36",
         ),
         "the vision tower is what takes long": (
