@@ -5,6 +5,8 @@ stages     `prumerge bench` on a LLaVA of 7B's shape (random weights, bfloat16),
 decisions  every method before the language model on 576 x 1024 tokens, alone and for 32 pictures together
 sizes      attention in proportion to sizes: more channels beside a mask, at a 7B layer's shape
 training   a step of LoRA (rank 128) on the same shape with 576, 144 and 36 visual tokens
+four_bits  the embedded model in 4 bits (bitsandbytes) trained by LoRA: losses of its first and last steps
+quick      `prumerge train --quick`, with labels and without: right answers before and after
 
     python benchmarks/gpu.py [--only sizes,stages] [--small]
 
@@ -16,6 +18,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -63,7 +68,7 @@ def spec_of(name: str) -> str:
 
 def agreement(small: bool) -> dict[str, Any]:
     """For each method, of a padded batch of prompts: answers equal to the CPU's, and pictures of which the
-    same tokens are kept. In bfloat16 scores tie and swap places that float32 tells apart: no equality is due."""
+    same tokens are kept. In bfloat16 scores tie that float32 tells apart: no equality is due."""
     shown = samples()[: 2 if small else 8]
     on_cpu, processor = prumerge.load("tiny")
     spread, _ = prumerge.load("tiny", device_map="auto" if DEVICE == "cuda" else None)
@@ -220,12 +225,68 @@ def training(small: bool) -> list[dict[str, Any]]:
     ]
 
 
+def four_bits(small: bool) -> dict[str, Any]:
+    """Loss with 36 to 144 visual tokens, of the language model in NF4, over 80 steps of 8 rows."""
+    from transformers import BitsAndBytesConfig
+
+    from prumerge.train import train
+    from prumerge.train.quick import drawn_rows
+    from prumerge.train.recipe import Recipe
+
+    kept_whole = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=kept_whole,
+    )
+    model, processor = prumerge.load("tiny", quantization_config=config, device_map={"": DEVICE})
+    steps = 4 if small else 80
+    recipe = Recipe(rank=16, alpha=32, rate=1e-3, steps=steps, batch=8, bf16=DEVICE == "cuda")
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = train(
+            model,
+            processor,
+            drawn_rows(8 * steps),
+            "prumerge",
+            output=f"{folder}/run",
+            budgets="36-144",
+            recipe=recipe,
+            merge=False,
+        )
+    losses = [one["loss"] for one in outcome.log if "loss" in one]
+    return {"steps": outcome.steps, "losses": losses}
+
+
+def quick(small: bool) -> dict[str, Any]:
+    """Seconds, and counts of right answers, by the command itself."""
+    found = {}
+    for name, more in {"labels": [], "label_free": ["--label-free"]}.items():
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.monotonic()
+            told = subprocess.run(
+                [sys.executable, "-m", "prumerge", "train", "--quick", "--json", "-o", f"{folder}/run"]
+                + more
+                + (["--steps", "4"] if small else []),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            try:
+                found[name] = {"seconds": time.monotonic() - start, **json.loads(told.stdout)}
+            except ValueError:
+                found[name] = {"error": told.stdout[-1000:] + told.stderr[-2000:]}
+    return found
+
+
 PARTS = {
     "agreement": agreement,
     "sizes": sizes,
     "decisions": decisions,
     "stages": stages,
     "training": training,
+    "four_bits": four_bits,
+    "quick": quick,
 }
 
 

@@ -29,8 +29,8 @@ def prepare(
 
     `lora`: low-rank adapters on every linear layer of the language model but its head, and the projector
     whole. `projector`: the projector alone. `full`: the language model and the projector.
-    Raises PrumergeError for a word that is none of these, for models with an encoder-decoder, and
-    MissingPackage without peft.
+    Raises PrumergeError for a word that is none of these, for models with an encoder-decoder and for what is
+    quantised (under LoRA the language model may be), and MissingPackage without peft.
     """
     check_trained(train)
     inner = unwrap(model)
@@ -40,6 +40,8 @@ def prepare(
         )
     model.requires_grad_(False)
     projector = projector_names(inner)
+    whole = [inner.get_submodule(name) for name in projector]
+    _check_not_quantised([*whole, inner.get_decoder()] if train == "full" else whole)
     if train == "lora":
         return _with_lora(inner, projector, rank, alpha, dropout)
     for name in projector:
@@ -48,6 +50,16 @@ def prepare(
         inner.get_decoder().requires_grad_(True)
         inner.get_output_embeddings().requires_grad_(True)
     return model
+
+
+def _check_not_quantised(parts: Sequence[nn.Module]) -> None:
+    """Raise PrumergeError where weights that would be trained are whole numbers."""
+    if any(not one.is_floating_point() for part in parts for one in part.parameters()):
+        raise PrumergeError(
+            "quantised weights cannot be trained: take LoRA, and quantise neither tower nor projector (with "
+            "bitsandbytes name them in llm_int8_skip_modules by their full names, as in "
+            "model.multi_modal_projector)"
+        )
 
 
 def projector_names(model: Any) -> tuple[str, ...]:

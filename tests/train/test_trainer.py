@@ -10,6 +10,7 @@ from training import arguments, asked, rows, small_lora, talk
 
 import prumerge
 from prumerge.attachment.attach import attach
+from prumerge.errors import PrumergeError
 from prumerge.train.adapter import prepare
 from prumerge.train.batches import Batches
 from prumerge.train.budgets import Budgets
@@ -279,3 +280,12 @@ def test_of_words_alone_no_visual_tokens_are_logged():
     first, second = (entry for entry in one.state.log_history if "loss" in entry)
     assert first["visual_tokens"] == 4
     assert "visual_tokens" not in second
+
+
+@pytest.mark.parametrize("train", ["lora", "projector", "full"])
+def test_a_quantised_projector_is_refused_in_one_sentence(train):
+    model = copy.deepcopy(FAMILIES["Llava"].model())
+    part = model.model.multi_modal_projector.linear_1
+    part.weight = torch.nn.Parameter(part.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(PrumergeError, match=r"model\.multi_modal_projector"):
+        prepare(model, train, rank=2, alpha=4)
