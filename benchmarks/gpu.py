@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 from launches import operators, pictures
-from measure import DEVICE, rounds, save
+from measure import DEVICE, RESULTS, rounds
 from shapes import llava_7b
 from sizes import measured as sizes_measured
 from transformers import AutoProcessor, LlavaForConditionalGeneration
@@ -37,6 +37,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 import prumerge
 from prumerge.bench.case import Case
 from prumerge.bench.machine import measured as machine_measured
+from prumerge.bench.record import record
 from prumerge.bench.report import as_dict, sentences
 from prumerge.bench.run import measure
 from prumerge.catalogue import built_in, entry
@@ -307,7 +308,9 @@ def main() -> None:
         if DEVICE == "cuda":
             torch.cuda.empty_cache()
     if not options.small:
-        save("gpu", found)
+        path = RESULTS / "gpu.json"
+        before = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps({**before, **found, **record()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from adaptation_table import adaptation
 from bench_tables import bench_tiny
 from choosing_table import choosing
 from claims_table import claims
+from gpu_tables import TABLES as OF_A_GPU
 from handed_in_tables import handed_in
 from PIL import Image
 from prefix_tables import prefix_accuracy, prefix_cost
@@ -51,7 +52,7 @@ DOCUMENTS = [
     ROOT / "results" / "README.md",
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ("methods", "results", "families", "roofline", "bench", "choosing", "serving")
+        for name in ("methods", "results", "families", "roofline", "bench", "choosing", "serving", "gpu")
     ),
 ]
 
@@ -390,7 +391,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         vllm_rates,
         faults,
     )
-}
+} | OF_A_GPU
 
 
 def _result(name: str) -> dict[str, Any]:

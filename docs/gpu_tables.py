@@ -1,0 +1,166 @@
+"""The tables of docs/gpu.md; `generate.py` calls these functions. Without a result they wait for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RESULT = Path(__file__).parent.parent / "benchmarks" / "results" / "gpu.json"
+SHOWN = ("encode", "decide", "prefill", "decode", "first token", "tokens/s", "peak MB")
+
+
+def _of(part: str) -> Callable[[Callable[[Any], str]], Callable[[], str]]:
+    """A table of one part of the run, or why there is none."""
+
+    def decorate(table: Callable[[Any], str]) -> Callable[[], str]:
+        def written() -> str:
+            if not RESULT.exists():
+                return "(waits for a run of `benchmarks/gpu.py`)"
+            found = json.loads(RESULT.read_text()).get(part)
+            if not found or "error" in found:
+                return "(this part has not run yet)"
+            return table(found)
+
+        return written
+
+    return decorate
+
+
+def gpu_machine() -> str:
+    if not RESULT.exists():
+        return "No run is committed yet."
+    told = json.loads(RESULT.read_text())
+    versions = ", ".join(f"{name} {number}" for name, number in told["versions"].items())
+    return f"{told['machine']['gpu']}, {told['date']}; {versions}."
+
+
+@_of("agreement")
+def gpu_agreement(found: Any) -> str:
+    ran = {name: one for name, one in found.items() if "refused" not in one}
+    prompts = next(iter(ran.values()))["prompts"]
+
+    def same(key: str) -> list[str]:
+        return [name for name, one in ran.items() if one.get(key, prompts) == prompts]
+
+    def others(key: str) -> str:
+        less = [(name, one[key]) for name, one in ran.items() if one.get(key, prompts) < prompts]
+        return "; ".join(f"`{name}` {count} of {prompts}" for name, count in less) or "none"
+
+    chosen = [name for name, one in ran.items() if "float32_kept" in one]
+    lines = [
+        f"{len(ran)} methods, {prompts} prompts in one padded batch each.",
+        "",
+        "| | float32 | bfloat16 |",
+        "|---|---|---|",
+    ]
+    for what, key, names in (
+        ("methods with all answers the CPU's", "answers", list(ran)),
+        ("methods with all kept tokens the CPU's", "kept", chosen),
+    ):
+        cells = [
+            f"{len([n for n in same(f'{kind}_{key}') if n in names])} of {len(names)} "
+            f"(others: {others(f'{kind}_{key}')})"
+            for kind in ("float32", "bfloat16")
+        ]
+        lines.append(f"| {what} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+@_of("stages")
+def gpu_stages(found: Any) -> str:
+    head = ["case", *(f"{name} {'' if '/' in name or 'MB' in name else 'ms'}".strip() for name in SHOWN)]
+    lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * len(SHOWN)]
+    for case in found["cases"]:
+        rows = case["rows"]
+        cells = [_beside(rows[name]) if name in rows else "" for name in SHOWN]
+        lines.append(f"| `{case['method']}`, batch {case['batch']} | {' | '.join(cells)} |")
+    sentences = [f"- {word}" for word in found["words"] if word.startswith(("Batch", "Why"))]
+    note = f"Measured (predicted) for this machine, {found['predicted_for']}."
+    return "\n".join([*lines, "", note, "", *sentences])
+
+
+def _beside(row: dict[str, Any]) -> str:
+    predicted = f" ({_short(row['predicted'])})" if row["predicted"] else ""
+    return _short(row["median"]) + predicted
+
+
+@_of("decisions")
+def gpu_decisions(found: Any) -> str:
+    lines = [
+        "| method | one picture ms | of 32 pictures ms | a picture of these ms | operators for one |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name, one in sorted(found.items(), key=lambda item: item[1]["of_32_ms"]):
+        each = one["of_32_ms"] / 32
+        cells = (_short(one["one_ms"]), _short(one["of_32_ms"]), _short(each), str(one["operators"]))
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+@_of("sizes")
+def gpu_sizes(found: Any) -> str:
+    lines = ["| columns | plain ms | mask | more channels |", "|---:|---:|---:|---:|"]
+    for columns, one in found.items():
+        lines.append(
+            f"| {columns} | {one['plain']:.3f} | {one['mask_over_plain']:.2f} x | "
+            f"{one['channels_over_plain']:.2f} x |"
+        )
+    return "\n".join(lines)
+
+
+@_of("training")
+def gpu_training(found: Any) -> str:
+    lines = [
+        "| visual tokens | words | ms a step | ratio | (k + W) / (576 + W) | MiB above weights |",
+        "|---:|---:|---:|---:|---:|---:|",
+    ]
+    for one in found:
+        lines.append(
+            f"| {one['visual_tokens']} | {one['words']} | {one['ms']:.0f} | {one['ratio']:.2f} | "
+            f"{one['rule']:.2f} | {one['above_weights_mib']:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+@_of("four_bits")
+def gpu_four_bits(found: Any) -> str:
+    losses = found["losses"]
+    few = max(1, len(losses) // 4)
+    first, last = (sum(part) / len(part) for part in (losses[:few], losses[-few:]))
+    return (
+        f"{found['steps']} steps: the loss goes from {first:.3f} (mean of the first quarter) to {last:.3f} "
+        "(of the last)."
+    )
+
+
+@_of("quick")
+def gpu_quick(found: Any) -> str:
+    lines = ["| | seconds | right before | right after |", "|---|---:|---|---|"]
+    for name, one in found.items():
+        if "error" in one:
+            lines.append(f"| {name} | did not run | | |")
+            continue
+        before, after = (
+            ", ".join(f"{label} {right} of {asked}" for label, (right, asked) in one[when].items())
+            for when in ("before", "after")
+        )
+        lines.append(f"| {name} | {one['seconds']:.0f} | {before} | {after} |")
+    return "\n".join(lines)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+TABLES = {
+    "gpu_machine": gpu_machine,
+    "gpu_agreement": gpu_agreement,
+    "gpu_stages": gpu_stages,
+    "gpu_decisions": gpu_decisions,
+    "gpu_sizes": gpu_sizes,
+    "gpu_training": gpu_training,
+    "gpu_four_bits": gpu_four_bits,
+    "gpu_quick": gpu_quick,
+}
