@@ -296,7 +296,8 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--small", action="store_true")
     options = parser.parse_args()
-    found: dict[str, Any] = {}
+    path = RESULTS / "gpu.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     for name in options.only.split(","):
         start = time.monotonic()
         try:
@@ -304,13 +305,11 @@ def main() -> None:
         except Exception:  # the others are worth having
             found[name] = {"error": traceback.format_exc()}
         found.setdefault("seconds", {})[name] = round(time.monotonic() - start, 1)
-        print(name, found["seconds"][name], json.dumps(found[name])[:1500], flush=True)
+        print(name, found["seconds"][name], json.dumps(found[name])[-1500:], flush=True)
+        if not options.small:
+            path.write_text(json.dumps({**found, **record()}, indent=1) + "\n")
         if DEVICE == "cuda":
             torch.cuda.empty_cache()
-    if not options.small:
-        path = RESULTS / "gpu.json"
-        before = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps({**before, **found, **record()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
