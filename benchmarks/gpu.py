@@ -4,7 +4,7 @@ agreement  every method on the embedded model: answers and kept tokens on the GP
 stages     `prumerge bench` on a LLaVA of 7B's shape (random weights, bfloat16), beside the roofline
 decisions  every method before the language model on 576 x 1024 tokens, alone and for 32 pictures together
 sizes      attention in proportion to sizes: more channels beside a mask, at a 7B layer's shape
-training   a step of LoRA (rank 128) on the same shape with 576, 144 and 36 visual tokens
+training   a step of LoRA (rank 128) on the same shape with 576, 144 and 36 visual tokens, one row and four
 four_bits  the embedded model in 4 bits (bitsandbytes) trained by LoRA: losses of its first and last steps
 quick      `prumerge train --quick`, with labels and without: right answers before and after
 
@@ -68,8 +68,8 @@ def spec_of(name: str) -> str:
 
 
 def agreement(small: bool) -> dict[str, Any]:
-    """For each method, of a padded batch of prompts: answers equal to the CPU's, and pictures of which the
-    same tokens are kept. In bfloat16 scores tie that float32 tells apart: no equality is due."""
+    """For each method, of a padded batch of prompts: answers equal to the CPU's, and the share of kept
+    tokens that are the same. In bfloat16 scores tie that float32 tells apart: no equality is due."""
     shown = samples()[: 2 if small else 8]
     on_cpu, processor = prumerge.load("tiny")
     spread, _ = prumerge.load("tiny", device_map="auto" if DEVICE == "cuda" else None)
@@ -92,7 +92,7 @@ def agreement(small: bool) -> dict[str, Any]:
         if entry(name).place == "before the language model":
             base = kept(on_cpu, inputs, spec)
             for where, model in models.items():
-                row[f"{where}_kept"] = sum(map(torch.equal, base, kept(model, inputs, spec)))
+                row[f"{where}_kept"] = sum(map(same, base, kept(model, inputs, spec))) / len(base)
         found[name] = row
     return found
 
@@ -102,6 +102,12 @@ def said(model: Any, inputs: Any, spec: str) -> torch.Tensor:
     with prumerge.attach(model, spec):
         held = inputs.to(model.device, model.dtype)
         return model.generate(**held, max_new_tokens=8, min_new_tokens=8, do_sample=False)[:, -8:].cpu()
+
+
+def same(one: torch.Tensor, other: torch.Tensor) -> float:
+    """The share of tokens that both keep, of all that either does."""
+    ours, theirs = set(one.tolist()), set(other.tolist())
+    return len(ours & theirs) / len(ours | theirs)
 
 
 @torch.inference_mode()
@@ -136,7 +142,7 @@ def stages(small: bool) -> dict[str, Any]:
     image = prumerge.open_image(samples()[0].path)
     pipelines = [Pipeline(spec) for spec in (CASES[:2] if small else CASES)]
     cases = []
-    for batch in (1, 8):
+    for batch in (1, 2) if small else (1, 8, 32):
         inputs = prepare_batch(processor, [[image]] * batch, ["what is in the picture?"] * batch)
         cases += [Case(model, each, inputs.to(DEVICE), 8) for each in pipelines]
     machine = machine_measured(torch.device(DEVICE), model.dtype, strict=False)
@@ -169,14 +175,35 @@ def decisions(small: bool) -> dict[str, Any]:
 def sizes(small: bool) -> dict[str, Any]:
     """Attention of one layer in bfloat16, by columns."""
     with torch.inference_mode():
-        return {
+        found = {
             str(columns): sizes_measured(32, 32, 128, columns, torch.bfloat16)
             for columns in ((64, 256) if small else (64, 128, 256, 512, 1024, 2304, 4608))
         }
+        if DEVICE == "cuda":  # compiled for each shape
+            for columns in ("1024", "2304"):
+                found[columns]["flex_over_plain"] = flex(int(columns)) / found[columns]["plain"]
+    return found
+
+
+def flex(columns: int) -> float:
+    """Milliseconds by FlexAttention, compiled, with sizes as a change of its scores."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    query, key, value = (
+        torch.randn(1, 32, columns, 128, device=DEVICE, dtype=torch.bfloat16) for _ in range(3)
+    )
+    bias = torch.rand(columns, device=DEVICE) * 4
+    causal = create_block_mask(lambda b, h, i, j: i >= j, None, None, columns, columns, device=DEVICE)
+    compiled = torch.compile(flex_attention, dynamic=False)
+
+    def run() -> torch.Tensor:
+        return compiled(query, key, value, lambda s, b, h, i, j: s + bias[j], block_mask=causal)
+
+    return rounds({"flex": run}, 15)["flex"]
 
 
 def training(small: bool) -> list[dict[str, Any]]:
-    """A step of LoRA and projector, batch 1: milliseconds and peak memory, by visual tokens."""
+    """A step of LoRA and projector: milliseconds and peak memory, by rows and visual tokens."""
     from peft import LoraConfig, get_peft_model
 
     processor = AutoProcessor.from_pretrained(WEIGHTS)
@@ -188,42 +215,48 @@ def training(small: bool) -> list[dict[str, Any]]:
     adapted = get_peft_model(model, lora).train()
     optimizer = torch.optim.AdamW([each for each in adapted.parameters() if each.requires_grad], lr=1e-4)
     image = model.config.image_token_id
-    ids = torch.randint(10, 400, (1, WORDS), device=DEVICE)
-    ids = torch.cat([ids[:, :5], torch.full((1, 576), image, device=DEVICE), ids[:, 5:]], dim=1)
-    labels = torch.where(torch.arange(ids.shape[1], device=DEVICE) < 5 + 576, -100, ids)
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "pixel_values": torch.randn(1, 3, 336, 336, device=DEVICE, dtype=torch.bfloat16),
-        "labels": labels,
-    }
 
-    def step(kept: int) -> None:
+    def example(batch: int) -> dict[str, torch.Tensor]:
+        ids = torch.randint(10, 400, (batch, WORDS), device=DEVICE)
+        places = torch.full((batch, 576), image, device=DEVICE)
+        ids = torch.cat([ids[:, :5], places, ids[:, 5:]], dim=1)
+        labels = torch.where(torch.arange(ids.shape[1], device=DEVICE) < 5 + 576, -100, ids)
+        pixels = torch.randn(batch, 3, 336, 336, device=DEVICE, dtype=torch.bfloat16)
+        return {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "pixel_values": pixels,
+            "labels": labels,
+        }
+
+    def step(kept: int, inputs: dict[str, torch.Tensor]) -> None:
         with prumerge.attach(adapted, f"spatial:keep={kept}"):
             adapted(**inputs).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    times = rounds({kept: partial(step, kept) for kept in BUDGETS}, 2 if small else 7)  # type: ignore[misc]
-    peaks = {}
-    for kept in BUDGETS:
-        if DEVICE == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        step(kept)
-        peaks[kept] = torch.cuda.max_memory_allocated() if DEVICE == "cuda" else 0
     weights = sum(each.numel() * each.element_size() for each in adapted.parameters())
-    return [
-        {
-            "visual_tokens": kept,
-            "words": WORDS,
-            "ms": times[kept],  # type: ignore[index]
-            "ratio": times[kept] / times[BUDGETS[0]],  # type: ignore[index]
-            "rule": (kept + WORDS) / (BUDGETS[0] + WORDS),
-            "peak_mib": peaks[kept] / 2**20,
-            "above_weights_mib": (peaks[kept] - weights) / 2**20,
-        }
-        for kept in BUDGETS
-    ]
+    found = []
+    for batch in (1, 2) if small else (1, 4):
+        inputs = example(batch)
+        times = rounds({str(kept): partial(step, kept, inputs) for kept in BUDGETS}, 2 if small else 7)
+        for kept in BUDGETS:
+            if DEVICE == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            step(kept, inputs)
+            peak = torch.cuda.max_memory_allocated() if DEVICE == "cuda" else 0
+            found.append(
+                {
+                    "batch": batch,
+                    "visual_tokens": kept,
+                    "words": WORDS,
+                    "ms": times[str(kept)],
+                    "ratio": times[str(kept)] / times[str(BUDGETS[0])],
+                    "rule": (kept + WORDS) / (BUDGETS[0] + WORDS),
+                    "above_weights_mib": (peak - weights) / 2**20,
+                }
+            )
+    return found
 
 
 def four_bits(small: bool) -> dict[str, Any]:

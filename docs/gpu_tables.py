@@ -38,33 +38,19 @@ def gpu_machine() -> str:
 
 @_of("agreement")
 def gpu_agreement(found: Any) -> str:
-    ran = {name: one for name, one in found.items() if "refused" not in one}
-    prompts = next(iter(ran.values()))["prompts"]
-
-    def same(key: str) -> list[str]:
-        return [name for name, one in ran.items() if one.get(key, prompts) == prompts]
-
-    def others(key: str) -> str:
-        less = [(name, one[key]) for name, one in ran.items() if one.get(key, prompts) < prompts]
-        return "; ".join(f"`{name}` {count} of {prompts}" for name, count in less) or "none"
-
-    chosen = [name for name, one in ran.items() if "float32_kept" in one]
+    """By method: answers that are the CPU's, and the share of kept tokens that are."""
     lines = [
-        f"{len(ran)} methods, {prompts} prompts in one padded batch each.",
-        "",
-        "| | float32 | bfloat16 |",
-        "|---|---|---|",
+        "| method | answers, float32 | same tokens | answers, bfloat16 | same tokens |",
+        "|---|---:|---:|---:|---:|",
     ]
-    for what, key, names in (
-        ("methods with all answers the CPU's", "answers", list(ran)),
-        ("methods with all kept tokens the CPU's", "kept", chosen),
-    ):
-        cells = [
-            f"{len([n for n in same(f'{kind}_{key}') if n in names])} of {len(names)} "
-            f"(others: {others(f'{kind}_{key}')})"
-            for kind in ("float32", "bfloat16")
-        ]
-        lines.append(f"| {what} | {' | '.join(cells)} |")
+    for name, one in found.items():
+        if "refused" in one:
+            continue
+        cells = []
+        for kind in ("float32", "bfloat16"):
+            kept = one.get(f"{kind}_kept")
+            cells += [f"{one[f'{kind}_answers']} of {one['prompts']}", "" if kept is None else f"{kept:.1%}"]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -101,11 +87,12 @@ def gpu_decisions(found: Any) -> str:
 
 @_of("sizes")
 def gpu_sizes(found: Any) -> str:
-    lines = ["| columns | plain ms | mask | more channels |", "|---:|---:|---:|---:|"]
+    lines = ["| columns | plain ms | mask | more channels | FlexAttention |", "|---:|---:|---:|---:|---:|"]
     for columns, one in found.items():
+        flex = f"{one['flex_over_plain']:.2f} x" if "flex_over_plain" in one else ""
         lines.append(
             f"| {columns} | {one['plain']:.3f} | {one['mask_over_plain']:.2f} x | "
-            f"{one['channels_over_plain']:.2f} x |"
+            f"{one['channels_over_plain']:.2f} x | {flex} |"
         )
     return "\n".join(lines)
 
@@ -113,13 +100,13 @@ def gpu_sizes(found: Any) -> str:
 @_of("training")
 def gpu_training(found: Any) -> str:
     lines = [
-        "| visual tokens | words | ms a step | ratio | (k + W) / (576 + W) | MiB above weights |",
-        "|---:|---:|---:|---:|---:|---:|",
+        "| rows | visual tokens | words | ms a step | ratio | (k + W) / (576 + W) | MiB above weights |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for one in found:
         lines.append(
-            f"| {one['visual_tokens']} | {one['words']} | {one['ms']:.0f} | {one['ratio']:.2f} | "
-            f"{one['rule']:.2f} | {one['above_weights_mib']:,.0f} |"
+            f"| {one.get('batch', 1)} | {one['visual_tokens']} | {one['words']} | {one['ms']:.0f} | "
+            f"{one['ratio']:.2f} | {one['rule']:.2f} | {one['above_weights_mib']:,.0f} |"
         )
     return "\n".join(lines)
 

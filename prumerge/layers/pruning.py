@@ -302,7 +302,7 @@ class LayerPruning(Bound):
             shared = {} if stage < 0 else self._shorter(now, layout, seen, hidden, arguments)
             if layout.bias is not None:
                 config, mask = self.decoder.config, {**arguments, **shared}["attention_mask"]
-                if not by_channels(config, hidden.shape[1], mask, seen):
+                if not by_channels(config, hidden, mask, seen):
                     shared["attention_mask"] = biased(config, hidden, mask, layout.bias, seen)
             now.shared[stage] = shared
         return now.shared[stage]

@@ -20,15 +20,17 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 _CHANNELS = 8
-_WORTH = 768
-"""Columns from which copying queries, keys and values costs less than a mask does (benchmarks/sizes.py)."""
+_WORTH = {"cpu": 768, "cuda": 3072}
+"""Columns from which copying queries, keys and values costs less than a mask does (benchmarks/sizes.py on a
+CPU, benchmarks/gpu.py on an H100, whose kernels for heads wider than 128 are slower)."""
 
 
-def by_channels(config: Any, columns: int, mask: Tensor | None, seen: int) -> bool:
+def by_channels(config: Any, hidden: Float[Tensor, "B S D"], mask: Tensor | None, seen: int) -> bool:
     """Whether `attending` is the way for this layer, and not a mask: SDPA that reads a whole prompt, causal
     and without padding, of so many columns that it is the faster one; and no gradients, as layers with
     checkpoints run again when nobody is `attending`."""
-    whole = mask is None and seen == 0 and columns >= _WORTH
+    long = hidden.shape[1] >= _WORTH.get(hidden.device.type, _WORTH["cuda"])
+    whole = mask is None and seen == 0 and long
     return config._attn_implementation == "sdpa" and whole and not torch.is_grad_enabled()
 
 

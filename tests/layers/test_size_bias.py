@@ -197,7 +197,7 @@ def test_merging_before_the_first_layer_is_merging_before_the_language_model(pos
 @pytest.fixture
 def long_prompts(monkeypatch):
     """Prompts of any length count as long ones."""
-    monkeypatch.setattr(sized, "_WORTH", 1)
+    monkeypatch.setattr(sized, "_WORTH", {"cpu": 1, "cuda": 1})
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -223,7 +223,7 @@ def test_long_prompts_are_read_as_short_ones(llama, spec, monkeypatch):
     inputs = prompt(ROWS[1])
     with prumerge.attach(llama, spec, size_bias=True):
         logits, said = logits_of(llama, inputs), answer(llama, inputs, tokens=4)
-        monkeypatch.setattr(sized, "_WORTH", 1)
+        monkeypatch.setattr(sized, "_WORTH", {"cpu": 1, "cuda": 1})
         close(logits_of(llama, inputs), logits)
         assert torch.equal(answer(llama, inputs, tokens=4), said)
 
