@@ -44,6 +44,11 @@ paper: .venv/installed-dev  ## every table and chart of docs/results.md and the 
 	$(BIN)/python benchmarks/paper_tables.py
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/embedded.py
+	$(BIN)/python benchmarks/easy_vqa_split.py --state build/paper/easy
+	$(BIN)/python benchmarks/adaptation.py --state build/paper/adaptation
+	$(BIN)/python benchmarks/own_method.py --state build/paper/own
+	$(BIN)/python benchmarks/lossless.py
+	$(BIN)/python benchmarks/prefix.py
 	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python docs/draw_steps.py
 	$(BIN)/python docs/generate.py

@@ -17,6 +17,7 @@ from prumerge.bench.record import record
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 RESULTS = Path(__file__).parent / "results"
+_STARTED = time.monotonic()
 
 
 def rounds(
@@ -38,8 +39,9 @@ def _once(call: Callable[[], Any], lap: timer.Lap) -> None:
 
 
 def save(name: str, result: dict[str, Any]) -> None:
-    """Write `results/NAME.json` with the machine, versions and date, and print it."""
-    text = json.dumps({**result, **record()}, indent=2) + "\n"
+    """Write `results/NAME.json` with how long this process took, the machine, versions and date; print it."""
+    seconds = round(time.monotonic() - _STARTED)
+    text = json.dumps({**result, "seconds": seconds, **record()}, indent=2) + "\n"
     suffix = "" if DEVICE == "cpu" else "-gpu"
     (RESULTS / f"{name}{suffix}.json").write_text(text)
     print(text)

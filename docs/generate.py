@@ -22,9 +22,12 @@ from choosing_table import choosing
 from claims_table import claims
 from gpu_tables import TABLES as OF_A_GPU
 from handed_in_tables import handed_in
+from lossless_table import lossless
+from own_method_tables import own_method, own_method_told
 from PIL import Image
 from prefix_tables import prefix_accuracy, prefix_cost
 from real_tower_tables import real_tower_counts, real_tower_layers, real_tower_outliers
+from reproduce_table import reproduce
 from roofline_tables import (
     roofline_command,
     roofline_conventions,
@@ -52,7 +55,17 @@ DOCUMENTS = [
     ROOT / "results" / "README.md",
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ("methods", "results", "families", "roofline", "bench", "choosing", "serving", "gpu")
+        for name in (
+            "methods",
+            "results",
+            "families",
+            "roofline",
+            "bench",
+            "choosing",
+            "serving",
+            "gpu",
+            "reproduce",
+        )
     ),
 ]
 
@@ -369,6 +382,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
         tables,
         claims,
         adaptation,
+        own_method,
+        own_method_told,
+        lossless,
+        reproduce,
         speed,
         selection,
         medoids_cost,
