@@ -256,9 +256,7 @@ def hard_questions(scene: Scene, seed: int, count: int) -> list[Question]:
     return list(found.values())
 
 
-def asked(
-    scenes: Iterator[Scene], count: int
-) -> Iterator[tuple[Scene, list[tuple[int, Question]]]]:
+def asked(scenes: Iterator[Scene], count: int) -> Iterator[tuple[Scene, list[tuple[int, Question]]]]:
     """Scenes with what is asked about each, until every family has `count` questions.
 
     A family asks about a scene once at most; its forms take turns, and of a few questions in a form the one

@@ -32,7 +32,11 @@ def words(hard: bool = False) -> list[str]:
     drawn = [*scenes.COLOURS, *scenes.SHAPES, *scenes.PICTOGRAMS, *scenes.WORDS]
     plurals = [questions.PLURALS[kind] for kind in [*scenes.SHAPES, *scenes.PICTOGRAMS]]
     pieces = ["##" + character for character in CHARACTERS]
-    return list(dict.fromkeys([*SPECIAL, *CHARACTERS, *pieces, *WORDS, *drawn, *plurals, *(HARD_WORDS if hard else [])]))
+    return list(
+        dict.fromkeys(
+            [*SPECIAL, *CHARACTERS, *pieces, *WORDS, *drawn, *plurals, *(HARD_WORDS if hard else [])]
+        )
+    )
 
 
 def unknown_words(processor: Any, question: str) -> list[str]:
