@@ -92,10 +92,10 @@ def signs(random: Generator) -> list[Content]:
     """Two signs in different colours with different words, among a few things."""
     first, second = random.choice(list(COLOURS), 2, replace=False)
     words = random.choice(WORDS, 2, replace=False)
-    boards: list[Content] = [
-        ("sign", str(colour), str(word), (len(word) * GLYPH[0] // 2 + 2 * BORDER, GLYPH[1] // 2 + 2 * BORDER), None)
-        for colour, word in zip((first, second), words, strict=True)
-    ]  # fmt: skip
+    boards: list[Content] = []
+    for colour, word in zip((first, second), words, strict=True):
+        width, height = (side // 2 + 2 * BORDER for side in (len(word) * GLYPH[0], GLYPH[1]))
+        boards.append(("sign", str(colour), str(word), (width, height), None))
     return [*boards, *things(int(random.integers(3, 7)), 24, 41, random)]
 
 

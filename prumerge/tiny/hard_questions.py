@@ -17,8 +17,8 @@ from prumerge.tiny.questions import (
     attribute,
     coloured_shapes,
     is_there,
-    named,
     name_kind,
+    named,
     shapes,
 )
 from prumerge.tiny.scenes import PICTOGRAMS, SHAPES, Scene, Thing, pick
@@ -239,15 +239,16 @@ FAMILIES: dict[str, tuple[Form, ...]] = {
     "reading": (reading,),
     "choice": (choice,),
 }
+OFTEN = {"relation": 3.0, "counting": 2.0, "grid": 2.0}  # tried in training, the others once
 
 
 def hard_questions(scene: Scene, seed: int, count: int) -> list[Question]:
     """Up to `count` different questions about one scene, of families and forms at random."""
     random = np.random.default_rng((scene.seed, seed))
-    forms = list(FAMILIES.values())
+    forms, often = list(FAMILIES.values()), np.array([OFTEN.get(name, 1.0) for name in FAMILIES])
     found: dict[str, Question] = {}
-    for _ in range(3 * count):
-        family = forms[random.integers(len(forms))]
+    for number in random.choice(len(forms), 3 * count, p=often / often.sum()):
+        family = forms[number]
         question = family[random.integers(len(family))](scene, random)
         if question:
             found[question.text] = question
@@ -257,17 +258,20 @@ def hard_questions(scene: Scene, seed: int, count: int) -> list[Question]:
 
 
 def asked(scenes: Iterator[Scene], count: int) -> Iterator[tuple[Scene, list[tuple[int, Question]]]]:
-    """Scenes with what is asked about each, until every family has `count` questions.
+    """Scenes with what is asked about each, and its number in its family; `count` questions in all.
 
-    A family asks about a scene once at most; its forms take turns, and of a few questions in a form the one
-    is asked whose answer was right least often so far.
+    Every family has as many. It asks about a scene once at most; its forms take turns, and of a few questions
+    in a form the one is asked whose answer was right least often so far.
     """
-    done = dict.fromkeys(FAMILIES, 0)
+    left = {family: count // len(FAMILIES) for family in FAMILIES}
+    for family in list(FAMILIES)[: count % len(FAMILIES)]:
+        left[family] += 1
+    done: Counter[str] = Counter()
     answers: Counter[tuple[Form, str]] = Counter()
-    for scene in scenes:
-        found = []
+    while any(done[family] < left[family] for family in FAMILIES):
+        scene, found = next(scenes), []
         for place, (family, forms) in enumerate(FAMILIES.items()):
-            if done[family] == count:
+            if done[family] == left[family]:
                 continue
             form, random = forms[done[family] % len(forms)], np.random.default_rng((scene.seed, 1, place))
             tried = [question for _ in range(TRIES) if (question := form(scene, random))]
@@ -278,5 +282,3 @@ def asked(scenes: Iterator[Scene], count: int) -> Iterator[tuple[Scene, list[tup
                 done[family] += 1
         if found:
             yield scene, found
-        if min(done.values()) == count:
-            return

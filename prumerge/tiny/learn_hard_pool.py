@@ -10,11 +10,11 @@ import re
 import traceback
 from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import Any
+from multiprocessing.process import BaseProcess
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from prumerge.tiny import clips, hard, scenes
@@ -67,7 +67,8 @@ class Pool:
         self.prompts = shared((sizes.rows, STORED), np.uint8)  # tokens before the answer
         self.families = shared((sizes.rows, STORED), np.uint8)
         self.drawn = shared((sizes.rows,), np.uint8)  # 1: done, 2: failed
-        self.ready, self.processes = 0, []
+        self.ready = 0
+        self.processes: list[BaseProcess] = []
         self.on_device: dict[str, Tensor] = {}
 
     def start(self, workers: int) -> None:
@@ -167,7 +168,7 @@ class Pool:
         self, rows: Int[np.ndarray, "batch"], count: int, weights: np.ndarray, random: np.random.Generator
     ) -> Int[np.ndarray, "5 batch length"]:
         """Up to `count` questions of each row, one after the other: token, place in its question, number of
-        the question, the token after it where that is part of an answer (else -100), family; -1 behind all."""
+        the question, the token after it where that is in an answer (else -100), family; -1 behind all."""
         lengths = self.lengths[rows]
         luck = np.log(weights)[self.families[rows]] + random.gumbel(size=lengths.shape)
         which = np.where(lengths > 0, luck, -np.inf).argsort(1)[:, ::-1][:, :count]

@@ -6,8 +6,8 @@
     few        the same on 16 to 224 tokens: strewn, gathered, alike or merged
     full       the same, and on all visual tokens in half of the steps
 
-The recipe is that of `prumerge.tiny.train` but for three things: scenes are hard in three of four cases, every
-third step is about clips, and the tower also learns the coordinates of each object's middle as two numbers,
+The recipe is that of `prumerge.tiny.train` but for three things: three of four scenes are hard, every third
+step is about clips, and the tower also learns the coordinates of each object's middle as two numbers,
 since a language model of four layers compares numbers far sooner than names of rows. As before, no token is
 likelier to be shown for what it shows, and no method of this package takes part.
 
@@ -125,6 +125,7 @@ def begin_with(model: LlavaForConditionalGeneration, folder: Path) -> None:
 def train(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     torch.set_float32_matmul_precision("high")
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it would plan anew for every length
     Path(options.out).mkdir(parents=True, exist_ok=True)
     (Path(options.out) / "log.jsonl").unlink(missing_ok=True)
     started = time.monotonic()
@@ -315,7 +316,8 @@ def finish(run: Run, stage: str) -> None:
         means = {name: round(float(np.mean(each)), 4) for name, each in sorted(right.items())}
         means["mean"] = round(float(np.mean(list(means.values()))), 4)
         found[f"{'clips' if of_clips else 'scenes'}, {count} tokens of a picture"] = means
-    run.log(stage=stage, step=run.steps[stage], held_out=found)
+    steps = sum(run.steps[name] for name in LANGUAGE)
+    run.log(stage=stage, steps=steps, held_out=found)
     export(run, stage)
 
 
@@ -342,10 +344,10 @@ def summary(run: Run, stage: str) -> dict[str, Any]:
         "steps": dict(run.steps),
         "seconds": run.seconds,
         "date": datetime.now(timezone.utc).date().isoformat(),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "numpy": np.__version__},
+        "versions": {one.__name__: one.__version__ for one in (torch, transformers, np)},
         "machine": {"device": device, "workers": run.options.workers},
         "log": run.lines,
-    }  # fmt: skip
+    }
 
 
 def numbers(values: dict[str, Tensor]) -> dict[str, float]:
