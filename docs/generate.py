@@ -21,6 +21,7 @@ from bench_tables import bench_tiny
 from choosing_table import choosing
 from claims_table import claims
 from handed_in_tables import handed_in
+from hard_tables import hard, hard_clips
 from PIL import Image
 from prefix_tables import prefix_accuracy, prefix_cost
 from real_tower_tables import real_tower_counts, real_tower_layers, real_tower_outliers
@@ -368,6 +369,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
         tables,
         claims,
         adaptation,
+        hard,
+        hard_clips,
         speed,
         selection,
         medoids_cost,
