@@ -27,7 +27,8 @@ NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 # how often each number of things is asked for where it is there, so that all are about equally frequent
 COUNT_WEIGHTS = np.array([0.1, 0.1, 0.25, 0.5, 0.8, 1.1, 1.6, 2.2, 3.0, 4.0])
 NEAR = 0.7  # how many questions about what is not there name a shape or a colour that is
-CLEAR = 24  # pixels by which something is left of, or above, something else
+CLEAR = 40  # pixels, three patches, by which something is left of, or above, something else
+NEARER = 1.8  # times as near, at least
 TRIES = 12
 
 
@@ -122,13 +123,13 @@ def is_between(scene: Scene, random: Generator) -> Question | None:
 
 
 def nearer(scene: Scene, random: Generator) -> Question | None:
-    """To which of two is one nearer? One and a half times as near, at least."""
+    """To which of two is one nearer?"""
     three = trio(scene, random)
     if three is None:
         return None
     (name, thing), (first, one), (second, other) = three
     ways = [np.hypot(*(np.array(thing.centre) - there.centre)) for there in (one, other)]
-    if max(ways) < 1.5 * min(ways):
+    if max(ways) < NEARER * min(ways):
         return None
     text = f"is the {name} nearer to the {first} or to the {second}?"
     return Question("relation", text, first if ways[0] < ways[1] else second)
@@ -222,7 +223,7 @@ def reading(scene: Scene, random: Generator) -> Question | None:
     if len(boards) < 2:
         return None
     which = int(random.integers(2))
-    apart = boards[1].centre[1] - boards[0].centre[1] > 2 * CLEAR
+    apart = boards[1].centre[1] - boards[0].centre[1] > CLEAR
     names = [str(boards[which].colour), *([("top", "bottom")[which]] if apart else [])]
     name = pick(names, random)
     text = pick([f"what does the {name} sign say?", f"what is written on the {name} sign?"], random)

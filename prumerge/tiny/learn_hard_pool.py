@@ -18,7 +18,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from prumerge.tiny import clips, hard, scenes
-from prumerge.tiny.hard_questions import FAMILIES, hard_questions
+from prumerge.tiny.hard_questions import FAMILIES, NUMBERS, hard_questions
 from prumerge.tiny.learn_vision import LABELS, centres, cut, labels
 from prumerge.tiny.questions import Question, questions
 from prumerge.tiny.scenes import GRID, PATCH, Scene, scene
@@ -29,6 +29,8 @@ STORED, LONGEST = 48, 32  # questions of a row, and tokens of a question with it
 NAMES = [*FAMILIES, "spatial", "ordinary", *clips.FAMILIES]  # families, ordinary ones but for spatial as one
 ORDINARY_EVERY = 4  # one scene in so many
 EASY = 12  # questions of a hard scene, of those stored, that only say where one or two things are
+OFTEN = {"counting": 1.5, "relation": 3.0, "grid": 2.0, "reading": 2.0, "spatial": 1.5, "clip attribute": 0.5}
+MANY = 4.0  # how often three and more are the answer, beside fewer, which far more names have
 TOGETHER = 128  # rows that go to the device at once, at most
 
 
@@ -66,6 +68,7 @@ class Pool:
         self.lengths = shared((sizes.rows, STORED), np.uint8)  # 0: no question
         self.prompts = shared((sizes.rows, STORED), np.uint8)  # tokens before the answer
         self.families = shared((sizes.rows, STORED), np.uint8)
+        self.often = shared((sizes.rows, STORED), np.float32)
         self.drawn = shared((sizes.rows,), np.uint8)  # 1: done, 2: failed
         self.ready = 0
         self.processes: list[BaseProcess] = []
@@ -116,6 +119,9 @@ class Pool:
             self.lengths[row, place], self.prompts[row, place] = len(tokens), len(prompt)
             family = question.family if question.family in NAMES else "ordinary"
             self.families[row, place] = NAMES.index(family)
+            self.often[row, place] = OFTEN.get(family, 1.0) * (
+                MANY if question.answer in NUMBERS[3:] else 1.0
+            )
 
     def fetch(self) -> bool:
         """Send rows that are drawn to the device, in their order; whether all are there."""
@@ -165,13 +171,13 @@ class Pool:
         }
 
     def texts(
-        self, rows: Int[np.ndarray, "batch"], count: int, weights: np.ndarray, random: np.random.Generator
+        self, rows: Int[np.ndarray, "batch"], count: int, random: np.random.Generator
     ) -> Int[np.ndarray, "5 batch length"]:
         """Up to `count` questions of each row, one after the other: token, place in its question, number of
         the question, the token after it where that is in an answer (else -100), family; -1 behind all."""
         lengths = self.lengths[rows]
-        luck = np.log(weights)[self.families[rows]] + random.gumbel(size=lengths.shape)
-        which = np.where(lengths > 0, luck, -np.inf).argsort(1)[:, ::-1][:, :count]
+        chance = np.where(lengths > 0, self.often[rows], 0)
+        which = (random.exponential(size=lengths.shape) / (chance + 1e-9)).argsort(1)[:, :count]
         tokens, lengths = self.tokens[rows[:, None], which].astype(np.int64), lengths_of(lengths, which)
         prompts, place = lengths_of(self.prompts[rows], which), np.arange(LONGEST)
         there = place < lengths[..., None]
