@@ -27,6 +27,7 @@ committed is `results/hard.json`.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -169,7 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--model", default="tiny:hard")
-    parser.add_argument("--questions", type=int, help="fewer, in groups of 24; nothing is saved")
+    parser.add_argument("--questions", type=int, help="fewer, in groups of 24; saved under DIR alone")
     options = parser.parse_args()
     options.state.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
@@ -195,7 +196,7 @@ def main() -> None:
         row for share, two in shares.items() if share for row in corrected(two, groups["clips"])
     ]
     if options.questions:
-        print(result["any_two_differ"], *result["scenes"]["methods"], *result["clips"]["methods"], sep="\n")
+        (options.state / "hard.json").write_text(json.dumps({**result, "date": "tried out"}, indent=2) + "\n")
     else:
         save("hard", result)
 
