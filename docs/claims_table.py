@@ -99,9 +99,21 @@ def _clips() -> tuple[str, str, str]:
     share = 100 * few["tokens"] / rows["none"]["tokens"]
     said = (
         f"{_points(few['against_none'])} with {share:.1f} %, undecided: with all tokens half of the answers "
-        f"are right, so motion is not learnt"
+        f"are right, so motion is not learnt{_hard_clips()}"
     )
     return said, "", ""
+
+
+def _hard_clips() -> str:
+    """The same of the model that learned motion, where that was measured."""
+    if not (RESULTS / "hard.json").exists():
+        return ""
+    none, *others = _result("hard")["clips"]["methods"]
+    rows = [row for row in others if row["method"].startswith("prumerge@")]
+    gaps = ", ".join(
+        f"{_points(row['against_none'])} with {100 * row['tokens'] / none['tokens']:.1f} %" for row in rows
+    )
+    return f"; `tiny:hard`, {none['right']:.0f} % right with all: {gaps}"
 
 
 def _adapted() -> tuple[str, str, str]:

@@ -22,6 +22,7 @@ from choosing_table import choosing
 from claims_table import claims
 from gpu_tables import TABLES as OF_A_GPU
 from handed_in_tables import handed_in
+from hard_tables import hard, hard_clips
 from lossless_table import lossless
 from own_method_tables import own_method, own_method_told
 from PIL import Image
@@ -386,6 +387,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
         own_method_told,
         lossless,
         reproduce,
+        hard,
+        hard_clips,
         speed,
         selection,
         medoids_cost,

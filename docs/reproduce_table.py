@@ -49,7 +49,7 @@ ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         "1 h",
     ),
     (
-        "[the hard test](results.md#the-hard-test)",
+        "[the hard test](results.md#hard-scenes)",
         "`python benchmarks/hard.py --state build/paper/hard`",
         ("hard",),
         "1 h",

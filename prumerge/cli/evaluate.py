@@ -73,6 +73,12 @@ def evaluate(
     unseen: Annotated[
         bool, typer.Option("--unseen", help="Pictures with a font and coloured shapes never trained on.")
     ] = False,
+    hard: Annotated[
+        bool,
+        typer.Option(
+            "--hard", help="Hard scenes: --task hard --model tiny:hard, in a clone of the repository."
+        ),
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="48 questions each, at 36 tokens only.")] = False,
     model: shared.ModelOption = "tiny",
     positions: shared.PositionsOption = "compact",
@@ -101,6 +107,8 @@ def evaluate(
 
     check(chart)
     check_folder(folder)
+    if hard:
+        tasks, model = _hard(tasks, model)
     if keep is None:
         keep = "36" if quick else "36,144,auto"
     if questions is None and quick:
@@ -160,6 +168,25 @@ def _look(folder: Path, model: Any, processor: Any, plan: Plan, options: Options
     with written(folder / "self-check.json") as draft:
         about = {"model": name, **described(model), "check": asdict(found)}
         draft.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def _hard(tasks: str, model: str) -> tuple[str, str]:
+    """Tasks and model of hard scenes. Raises PrumergeError where other tasks are asked as well, or the model
+    made for them is not there."""
+    if tasks not in ("all", "hard"):
+        raise PrumergeError(f"--hard asks the task hard alone; leave it out and take --task {tasks},hard")
+    if model == "tiny":
+        from prumerge.tiny import weights
+
+        model = "tiny:hard"
+        try:
+            weights(model)
+        except PrumergeError as error:
+            raise PrumergeError(
+                "the model for hard scenes, 'tiny:hard', is in a clone of the repository only; clone it, or "
+                "ask the embedded one by --task hard --model tiny"
+            ) from error
+    return "hard", model
 
 
 def _unseen(done: int, total: int) -> None:

@@ -63,6 +63,19 @@ def _times_drawn(count: int, draws: int, seed: int) -> np.ndarray:
     return random.multinomial(count, np.full(count, 1 / count), draws).astype(np.float32)
 
 
+def sign_flips(differences: Sequence[int]) -> float:
+    """Two-sided exact p-value of the sum of paired differences, if the sign of each were chance.
+
+    One difference stands for a picture with all questions about it, which may depend on each other.
+    """
+    total = np.abs(np.asarray(differences, int)).sum()
+    chances = np.zeros(2 * total + 1)  # of every sum from -total to total
+    chances[total] = 1
+    for size in np.abs(np.asarray(differences, int)):
+        chances = (np.roll(chances, size) + np.roll(chances, -size)) / 2
+    return float(min(1, chances[np.abs(np.arange(-total, total + 1)) >= abs(sum(differences))].sum()))
+
+
 def holm(p: Sequence[float]) -> list[float]:
     """Holm's correction of p-values for testing several hypotheses at once."""
     order = np.argsort(p)

@@ -20,6 +20,8 @@ from prumerge.loading.processors import processor_of
 from prumerge.loading.sources import Source, find
 from prumerge.loading.weights import check_weights, reading
 from prumerge.models import check_sees
+from prumerge.tiny import NAMES as TINY
+from prumerge.tiny import weights
 
 
 def load(name: str | os.PathLike[str] = "tiny", **options: Any) -> tuple[Any, Any]:
@@ -27,7 +29,8 @@ def load(name: str | os.PathLike[str] = "tiny", **options: Any) -> tuple[Any, An
 
     `name` is `"tiny"` (the embedded model: nothing to download), a Hugging Face id such as
     `"llava-hf/llava-1.5-7b-hf"`, or a checkpoint folder; in a clone of the repository also `"tiny:full"`, the
-    embedded model as a reader that only ever saw all visual tokens. `options` go to `from_pretrained` (dtype,
+    embedded model as a reader that only ever saw all visual tokens, and `"tiny:hard"`, the one that went on
+    with hard scenes and clips. `options` go to `from_pretrained` (dtype,
     device_map, quantization_config, ...); those that say where files are (revision, subfolder, cache_dir,
     token, local_files_only) reach configuration, processor and weights alike. Without a dtype it is the
     checkpoint's own.
@@ -44,10 +47,8 @@ def load(name: str | os.PathLike[str] = "tiny", **options: Any) -> tuple[Any, An
     if "torch_dtype" in options:  # dtype's older name
         options.setdefault("dtype", options.pop("torch_dtype"))
     _check_device_map(options.get("device_map"))
-    is_tiny = name in ("tiny", "tiny:full")
+    is_tiny = name in TINY
     if is_tiny:
-        from prumerge.tiny import weights
-
         name, options = weights(str(name)), {"dtype": torch.float32, **options}
     source = find(name, options)
     with _quiet(bars=not is_tiny):

@@ -19,14 +19,17 @@ if TYPE_CHECKING:
 WEIGHTS = Path(__file__).parent / "weights"
 SAMPLES = Path(__file__).parent / "samples"
 SCENES_PER_SEED = 20_000
+NAMES = ("tiny", "tiny:full", "tiny:hard")
+"""What `weights` knows."""
 
 
 def weights(name: str = "tiny") -> Path:
-    """The folder of the embedded model, or of `tiny:full`, which only saw all visual tokens and is in the
-    repository, not in the package. Raises PrumergeError where it is not there."""
+    """The folder of the embedded model, or of one that is in the repository, not in the package: `tiny:full`,
+    which only saw all visual tokens, or `tiny:hard`, which saw hard scenes and clips for longer. Raises
+    PrumergeError where it is not there."""
     if name == "tiny":
         return WEIGHTS
-    folder = Path(__file__).parent.parent.parent / "benchmarks" / "tiny_full"
+    folder = Path(__file__).parent.parent.parent / "benchmarks" / name.replace(":", "_")
     if not folder.is_dir():
         raise PrumergeError(f"{name!r} is in a clone of the repository only; take 'tiny'")
     return folder

@@ -39,9 +39,9 @@ PRESETS = {
 }
 
 
-def make_model(preset: Preset) -> LlavaForConditionalGeneration:
-    """A freshly initialised model; seed torch before."""
-    tokenizer = make_tokenizer()
+def make_model(preset: Preset, hard: bool = False) -> LlavaForConditionalGeneration:
+    """A freshly initialised model, with words for hard scenes if `hard`; seed torch before."""
+    tokenizer = make_tokenizer(hard)
     special = dict(
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,

@@ -157,7 +157,16 @@ def class_output(layer: Any, hidden: Float[Tensor, "batch tokens width"]) -> Flo
 
 def vision_loss(tower: Any, heads: VisionHeads, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """The sum to minimise, and what to log."""
-    features, state = encode(tower, batch["patches"], batch["index"])
+    return loss_of(heads, *encode(tower, batch["patches"], batch["index"]), batch)
+
+
+def loss_of(
+    heads: VisionHeads,
+    features: Float[Tensor, "batch patches width"],
+    state: Float[Tensor, "batch width"],
+    batch: dict[str, Tensor],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The same of what the tower made of the patches, and of its class token."""
     normed = heads.norm(features)
     what, colours = heads.what(normed), heads.colours(normed)
     seen, coloured = batch["what"] > 0, batch["colours"] > 0

@@ -7,10 +7,11 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
 
-from prumerge.tiny import questions, scenes
+from prumerge.tiny import hard, questions, scenes
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
 WORDS = (Path(__file__).parent / "words.txt").read_text().split()  # besides the names of what is drawn
+HARD_WORDS = ["row", "column", "nearer", *hard.WORDS]  # of the model for hard scenes, behind all others
 CHARACTERS = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
 PROMPT = "USER: <image>\n{question} ASSISTANT:"
 CHAT_TEMPLATE = (
@@ -26,12 +27,16 @@ CHAT_TEMPLATE = (
 )
 
 
-def words() -> list[str]:
-    """Every token, in the order of its id."""
+def words(hard: bool = False) -> list[str]:
+    """Every token, in the order of its id; those for hard scenes come last."""
     drawn = [*scenes.COLOURS, *scenes.SHAPES, *scenes.PICTOGRAMS, *scenes.WORDS]
     plurals = [questions.PLURALS[kind] for kind in [*scenes.SHAPES, *scenes.PICTOGRAMS]]
     pieces = ["##" + character for character in CHARACTERS]
-    return list(dict.fromkeys([*SPECIAL, *CHARACTERS, *pieces, *WORDS, *drawn, *plurals]))
+    return list(
+        dict.fromkeys(
+            [*SPECIAL, *CHARACTERS, *pieces, *WORDS, *drawn, *plurals, *(HARD_WORDS if hard else [])]
+        )
+    )
 
 
 def unknown_words(processor: Any, question: str) -> list[str]:
@@ -44,8 +49,8 @@ def unknown_words(processor: Any, question: str) -> list[str]:
     return [word for word in dict.fromkeys(re.findall(r"[^\W\d_]+", plain)) if word not in known]
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    vocabulary = {word: place for place, word in enumerate(words())}
+def make_tokenizer(hard: bool = False) -> PreTrainedTokenizerFast:
+    vocabulary = {word: place for place, word in enumerate(words(hard))}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="<unk>", max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(strip_accents=True, lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -67,7 +72,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def make_processor() -> LlavaProcessor:
+def make_processor(hard: bool = False) -> LlavaProcessor:
     side = scenes.SIDE
     image_processor = CLIPImageProcessorPil(
         size={"shortest_edge": side},
@@ -77,7 +82,7 @@ def make_processor() -> LlavaProcessor:
     )
     return LlavaProcessor(
         image_processor=image_processor,
-        tokenizer=make_tokenizer(),
+        tokenizer=make_tokenizer(hard),
         patch_size=scenes.PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,

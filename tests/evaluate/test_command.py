@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from prumerge.cli import app
+from prumerge.errors import PrumergeError
 from prumerge.evaluate.log import read
 
 SMALL = ["--benchmark", "existence,perception", "--reducer", "prumerge", "--keep", "36", "--questions", "24"]
@@ -211,6 +212,8 @@ def test_reports_are_written_whole_or_not_at_all(evaluated, run, monkeypatch):
         (["evaluate", "--task", "custom"], "custom reads a .jsonl file with image, question and answer"),
         (["evaluate", "--task", "custom", "--data", "nowhere"], "there is no folder 'nowhere'; custom reads"),
         (["evaluate", "--data", "nowhere"], "nothing is read from a folder; leave --data out"),
+        (["evaluate", "--hard", "--task", "gqa"], "hard alone; leave it out and take --task gqa,hard"),
+        (["evaluate", "--task", "hard", "--unseen"], "hard: no option 'unseen'; leave --task-option out"),
         (["evaluate", "--task", "easy_vqa", "--unseen"], "easy_vqa has its own; leave --unseen out"),
         (["evaluate", "--task-option", "ocr"], "a task's option is NAME=VALUE, such as ocr=yes, not 'ocr'"),
         (["evaluate", "--task-option", "ocr=yes"], "no option 'ocr'; choose one of: unseen"),
@@ -412,3 +415,18 @@ def test_tasks_are_listed(run):
     assert tuple(listed) == names()
     assert listed["custom"]["data"].startswith("a .jsonl file")
     assert listed["existence"]["measure"] == "mean F1 of 3 splits"
+
+
+def test_hard_scenes_without_their_model_say_where_it_is_and_what_else_to_ask(tmp_path, monkeypatch):
+    monkeypatch.setattr("prumerge.tiny.__file__", str(tmp_path / "prumerge" / "tiny" / "__init__.py"))
+    result = CliRunner().invoke(app, ["evaluate", "--hard", "-o", str(tmp_path / "run")])
+    assert isinstance(result.exception, PrumergeError)
+    assert "clone it, or ask the embedded one by --task hard --model tiny" in str(result.exception)
+
+
+def test_hard_is_short_for_its_task(asking, tmp_path):
+    small = asking[asking.index("--model") :]
+    arguments = ["--hard", "--reducer", "prumerge", "--keep", "36", "--questions", "24", *small]
+    result = CliRunner().invoke(app, ["evaluate", *arguments, "-o", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert {one.task for one in read(tmp_path / "answers.jsonl")[1]} == {"hard"}

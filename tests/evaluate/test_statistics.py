@@ -1,12 +1,14 @@
 """Paired statistics, against what can be worked out otherwise."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from prumerge.evaluate.statistics import clustered_interval, compare, holm, mcnemar
+from prumerge.evaluate.statistics import clustered_interval, compare, holm, mcnemar, sign_flips
 
 
 @given(st.integers(0, 400), st.integers(0, 400))
@@ -19,6 +21,18 @@ def test_mcnemar_is_the_binomial_test_of_the_discordant_questions(better, worse)
 def test_mcnemar_by_hand():
     assert mcnemar(5, 0) == pytest.approx(2 / 2**5)
     assert mcnemar(0, 0) == mcnemar(1, 1) == 1.0
+
+
+@given(st.lists(st.integers(-3, 3), max_size=9))
+def test_signs_are_turned_round_in_all_ways_there_are(differences):
+    sums = [sum(ways) for ways in product(*((gap, -gap) for gap in differences))]
+    expected = np.mean([abs(one) >= abs(sum(differences)) for one in sums])
+    assert sign_flips(differences) == pytest.approx(expected)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_of_single_questions_turning_signs_is_mcnemar(better, worse):
+    assert sign_flips([1] * better + [-1] * worse) == pytest.approx(mcnemar(better, worse))
 
 
 def test_holm_by_hand():

@@ -23,7 +23,7 @@ def question(name, gold, **more):
 
 def test_tasks_are_the_names_of_their_files_those_that_draw_first():
     assert sorted(names()) == sorted(path.stem for path in FILES)
-    assert names()[: len(DRAWN)] == DRAWN == (*BENCHMARKS, "video")
+    assert names()[: len(DRAWN)] == DRAWN == (*BENCHMARKS, "video", "hard")
 
 
 def test_listing_tasks_imports_none_of_them_and_describing_them_no_torch():
@@ -62,6 +62,8 @@ def test_an_answer_on_disk_is_what_tasks_summarise():
     [
         ("attribute", "Red.", "red", 1.0),
         ("video", "Left", "left", 1.0),
+        ("hard", "Red star.", "red star", 1.0),
+        ("hard", "star", "red star", 0.0),
         ("reading", "exit", "exit", 1.0),
         ("reading", "exi", "exit", 0.0),
         ("existence", "banana", "yes", 1.0),
@@ -95,6 +97,20 @@ def test_perception_adds_pairs_and_circular_wants_all_rotations():
     assert task("perception").summary(pairs) == 75 + 50
     turns = [record(task="circular", group=str(place // 4), score=float(place > 0)) for place in range(8)]
     assert task("circular").summary(turns) == 50
+
+
+def test_hard_is_the_mean_of_its_families():
+    scored = [("counting", 1.0), ("counting", 0.0), ("grid", 1.0)]
+    rows = [record(task="hard", split=family, score=score) for family, score in scored]
+    assert task("hard").details(rows) == {"counting": 50, "grid": 100}
+    assert task("hard").summary(rows) == 75
+
+
+def test_hard_asks_as_many_as_are_wanted_and_draws_what_it_asks_about():
+    read = list(task("hard").read(Source(count=24)))
+    assert sum(len(questions) for _, questions in read) == 24
+    [picture] = read[0][0]()
+    assert picture.size == (336, 336)
 
 
 @pytest.mark.parametrize("unseen", [{}, {"unseen": "yes"}])

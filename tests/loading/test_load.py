@@ -76,7 +76,8 @@ def test_weights_on_meta_are_refused(device_map):
         prumerge.load("tiny", device_map=device_map)
 
 
-def test_the_reader_that_saw_all_tokens_is_in_the_repository_only(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["tiny:full", "tiny:hard"])
+def test_other_embedded_models_are_in_the_repository_only(name, tmp_path, monkeypatch):
     monkeypatch.setattr("prumerge.tiny.__file__", str(tmp_path / "prumerge" / "tiny" / "__init__.py"))
     with pytest.raises(PrumergeError, match="in a clone of the repository only; take 'tiny'"):
-        prumerge.load("tiny:full")
+        prumerge.load(name)

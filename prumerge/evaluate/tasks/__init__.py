@@ -11,7 +11,7 @@ from prumerge.evaluate.tasks._task import Task
 
 SCENES = ("attribute", "choice", "reading", "existence", "perception", "circular")
 """Tasks about the same drawn scenes, in the order of tables: one key is one picture to all of them."""
-DRAWN = (*SCENES, "video")
+DRAWN = (*SCENES, "video", "hard")
 """Tasks that draw their own pictures, as many as are asked for."""
 
 
