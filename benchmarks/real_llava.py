@@ -93,15 +93,12 @@ class Clock:
 # the loss at answers alone
 
 
-@dataclass(frozen=True)
-class Behind:
+class Behind(Batches):
     """Batches that say how many columns the loss looks at, counted from the end: none before the first
     answer, so that a picture's columns are not compared with all words."""
 
-    batches: Batches
-
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
-        batch: dict[str, Any] = self.batches(rows)
+    def __call__(self, rows: Sequence[Any]) -> dict[str, Any]:
+        batch: dict[str, Any] = super().__call__(rows)
         first = int((batch["labels"] != IGNORED).any(0).nonzero()[0])
         return {**batch, "logits_to_keep": batch["labels"].shape[1] - first + 1}
 
@@ -176,7 +173,7 @@ def train(
         dataloader_prefetch_factor=4 if workers else None,
     )  # fmt: skip
     trainer = Timed(
-        prepared, arguments, rows, Behind(Batches(processor)), "none",
+        prepared, arguments, rows, Behind(processor), "none",
         projector=projector_names(model), projector_rate=projector,
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
