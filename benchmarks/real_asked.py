@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from measure import RESULTS
 from real_rows import Asked, choices, easy, single
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from prumerge.bench.record import record
 from prumerge.catalogue import built_in, entry
@@ -96,13 +97,15 @@ class Sheet:
     """Rows about pictures that are encoded once, in batches that every method gets: with their answers, and
     without, for methods that read the words."""
 
-    def __init__(self, model: Any, processor: Any, rows: Sequence[Asked]) -> None:
-        device, make = device_of(model), Batches(processor)
+    def __init__(self, model: Any, processor: Any, rows: Sequence[Asked], workers: int = 0) -> None:
+        """`workers` are processes that open pictures."""
+        read = [one.row() for one in rows]
+        made = DataLoader(read, ROWS, collate_fn=Batches(processor), num_workers=workers)
         self.model, self.rows, self.prompts = model, rows, list[tuple[Prompt, Prompt]]()
         self.pictures: dict[str, VisualTokens] = {}
         end = model.config.text_config.eos_token_id
-        for some in _parts(rows):
-            inputs = {name: value.to(device) for name, value in make([one.row() for one in some]).items()}
+        for some, batch in zip(_parts(rows), made, strict=True):
+            inputs = {name: value.to(device_of(model)) for name, value in batch.items()}
             new = {one.name: place for place, one in enumerate(some) if one.name not in self.pictures}
             if new:
                 few = {name: value[list(new.values())] for name, value in inputs.items()}
@@ -110,8 +113,8 @@ class Sheet:
                 self.pictures |= zip(new, encoded, strict=True)
             inputs["pixel_values"] = inputs["pixel_values"][:, :, :1, :1].clone()  # looked at no more
             question = inputs["input_ids"].masked_fill(inputs["labels"] != IGNORED, end)
-            read = Prompt.read(model, {**inputs, "input_ids": question})
-            self.prompts.append((Prompt.read(model, inputs), read))
+            asked = Prompt.read(model, {**inputs, "input_ids": question})
+            self.prompts.append((Prompt.read(model, inputs), asked))
 
     def tokens(self, some: Sequence[Asked], question: Prompt) -> list[VisualTokens]:
         """The picture of each row, with the words of its question."""
@@ -144,13 +147,14 @@ def _parts(rows: Sequence[Asked]) -> list[Sequence[Asked]]:
 def ask(
     model: Any, processor: Any, stamps: Path, log: Path, more: Callable[[], bool],
     counts: Sequence[int] = COUNTS, pictures: Sequence[int] = PICTURES, held: int | None = None,
+    workers: int = 0,
 ) -> Iterator[str]:  # fmt: skip
     """Ask every method that is not in the log yet as long as there is `more` time; gives the label of each,
     once its line is written."""
     known = {line["label"] for line in lines(log)}
-    asked = Sheet(model, processor, single("test", pictures, EACH))
+    asked = Sheet(model, processor, single("test", pictures, EACH), workers)
     of_four = [one for four in choices(stamps, held) for one in four]
-    named = Sheet(model, processor, of_four)
+    named = Sheet(model, processor, of_four, workers)
     sample = asked.tokens(asked.rows[:ROWS], asked.prompts[0][1])[0]
     for job in jobs(sample, counts):
         if job.label in known:

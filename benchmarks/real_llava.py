@@ -42,6 +42,7 @@ is `real_llava/adapter.safetensors`, `real_llava/log.json` and `results/real_lla
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -53,13 +54,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from peft.helpers import disable_input_dtype_casting
 from real_asked import ask, exact, report
 from real_rows import CHECKED, everything, pack_stamps, single
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
-from prumerge.loading.real import Parts, assemble
+from prumerge.loading.real import Parts, adapt, assemble
 from prumerge.loading.real.parts import LANGUAGE
 from prumerge.loading.real.tower import tower_weights
 from prumerge.train import ReducedTrainer, Row
@@ -182,7 +184,8 @@ def train(
     watch = Watch(trainer, clock, out, lambda: _checked(check, prepared))
     trainer.add_callback(watch)
     clock.note(phase=kind, rows=len(rows), trained=count_trained(prepared)[0])
-    trainer.train()
+    with disable_input_dtype_casting(prepared):  # autocast does it, in bf16
+        trainer.train()
     watch.look()
     vars(model).pop("forward", None)  # which Accelerate put there
     if gpu:
@@ -237,6 +240,7 @@ def learn(
     clock.note(phase="rows", rows=len(rows))
     set_seed(0)
     model, processor = assemble(parts_in(parts))
+    untouched = copy.deepcopy(model)
     model.loss_function = loss_behind
     placed(model)
     clock.note(phase="assembled")
@@ -253,15 +257,17 @@ def learn(
     clock.note(phase="trained")
     del model
     torch.cuda.empty_cache()
-    questions(parts, out, seconds, clock)
+    adapt(untouched, out / "adapter.safetensors")  # what is shipped is what is asked
+    questions(untouched, processor, parts, out, seconds, clock, workers)
 
 
-def questions(parts: Path, out: Path, seconds: float, clock: Clock, count: int | None = None) -> None:
-    """Ask what is not answered yet with the weights in `out`, until the time is up."""
-    model, processor = assemble(parts_in(parts, out / "adapter.safetensors"))
+def questions(
+    model: Any, processor: Any, parts: Path, out: Path, seconds: float, clock: Clock, workers: int
+) -> None:
+    """Ask what is not answered yet, until the time is up."""
     placed(model)
-    clock.note(phase="assembled to be asked")
-    for label in ask(model, processor, parts / "stamps", out / "answers.jsonl", lambda: clock() < seconds):
+    log = out / "answers.jsonl"
+    for label in ask(model, processor, parts / "stamps", log, lambda: clock() < seconds, workers=workers):
         clock.note(asked=label)
 
 
@@ -292,7 +298,8 @@ def main() -> None:
     elif given.do == "train":
         learn(given.parts, given.out, given.seconds, given.ask, given.scenes, given.workers, given.batch)
     elif given.do == "ask":
-        questions(given.parts, given.out, given.seconds, Clock(given.out / "log.jsonl"))
+        clock, own = Clock(given.out / "log.jsonl"), parts_in(given.parts, given.out / "adapter.safetensors")
+        questions(*assemble(own), given.parts, given.out, given.seconds, clock, given.workers)
     else:
         report(given.out / "answers.jsonl", given.out / "log.jsonl", given.parts / "stamps")
 

@@ -6,7 +6,7 @@ imported. What was trained here, the projector and a LoRA adapter, is in the rep
 `benchmarks/real_llava`.
 """
 
-from prumerge.loading.real.assembly import assemble, checkpoint
+from prumerge.loading.real.assembly import adapt, assemble, checkpoint
 from prumerge.loading.real.parts import ADAPTER, Parts, find
 
-__all__ = ["ADAPTER", "Parts", "assemble", "checkpoint", "find"]
+__all__ = ["ADAPTER", "Parts", "adapt", "assemble", "checkpoint", "find"]
