@@ -198,8 +198,8 @@ def chosen(likely: Sequence[float]) -> np.ndarray:
     return (np.array(likely).reshape(-1, 4).argmax(1) == 0).astype(float)
 
 
-def report(log: Path, train_log: Path, stamps: Path) -> None:
-    """Write `results/real_llava.json` and keep the log of the training beside the weights."""
+def report(log: Path, train_log: Path) -> None:
+    """Write `results/real_llava.json`."""
     held, clusters = lines(log), [one.name for one in single("test", PICTURES, EACH)]
     by_label = {one["label"]: one for one in held}
     whole, guess = by_label["none"], blind()

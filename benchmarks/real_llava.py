@@ -3,7 +3,7 @@
     python benchmarks/real_llava.py pack --tower FILE.onnx --stamps FOLDER --parts DIR
     python benchmarks/real_llava.py train --parts DIR --out DIR [--seconds 400] [--ask 100]
     python benchmarks/real_llava.py ask --parts DIR --out DIR [--seconds 36000]
-    python benchmarks/real_llava.py report --out DIR --parts DIR
+    python benchmarks/real_llava.py report --out DIR
 
 Written down before anything was trained or asked:
 
@@ -36,7 +36,7 @@ Written down before anything was trained or asked:
 `pack` makes what the others need of the packages' files: the tower in 16 bits and the stamps as small JPEGs;
 the language model's .gguf goes into the same folder. `train` leaves `adapter.safetensors` (at least once a
 minute) and `log.jsonl`, then asks as long as the time lasts; `ask` goes on, also elsewhere. What is committed
-is `real_llava/adapter.safetensors`, `real_llava/log.json` and `results/real_llava.json`.
+is `real_llava/adapter.safetensors` and `results/real_llava.json`, which `report` writes.
 """
 
 from __future__ import annotations
@@ -49,11 +49,13 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+import transformers
 from peft.helpers import disable_input_dtype_casting
 from real_asked import ask, exact, report
 from real_rows import CHECKED, everything, pack_stamps, single
@@ -236,6 +238,10 @@ def learn(
     """Train until `last` seconds before the time is up, then ask with what is left."""
     out.mkdir(parents=True, exist_ok=True)
     clock = Clock(out / "log.jsonl")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    clock.note(
+        gpu=gpu, torch=torch.__version__, transformers=transformers.__version__, date=str(date.today())
+    )
     rows = [one.row() for one in everything(parts / "stamps", scenes, workers)]
     clock.note(phase="rows", rows=len(rows))
     set_seed(0)
@@ -282,7 +288,7 @@ def pack(tower: Path, stamps: Path, parts: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("do", choices=("pack", "train", "ask", "report"))
-    parser.add_argument("--parts", type=Path, required=True)
+    parser.add_argument("--parts", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--tower", type=Path)
     parser.add_argument("--stamps", type=Path)
@@ -301,7 +307,7 @@ def main() -> None:
         clock, own = Clock(given.out / "log.jsonl"), parts_in(given.parts, given.out / "adapter.safetensors")
         questions(*assemble(own), given.parts, given.out, given.seconds, clock, given.workers)
     else:
-        report(given.out / "answers.jsonl", given.out / "log.jsonl", given.parts / "stamps")
+        report(given.out / "answers.jsonl", given.out / "log.jsonl")
 
 
 if __name__ == "__main__":

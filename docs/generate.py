@@ -23,6 +23,7 @@ from claims_table import claims
 from handed_in_tables import handed_in
 from PIL import Image
 from prefix_tables import prefix_accuracy, prefix_cost
+from real_llava_tables import real_llava, real_llava_learned
 from real_tower_tables import real_tower_counts, real_tower_layers, real_tower_outliers
 from roofline_tables import (
     roofline_command,
@@ -378,6 +379,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
         real_tower_outliers,
         real_tower_layers,
         real_tower_counts,
+        real_llava_learned,
+        real_llava,
         roofline_command,
         roofline_table_2,
         roofline_scenario,

@@ -15,7 +15,7 @@ import prumerge
 from prumerge.errors import MissingPackage, PrumergeError
 from prumerge.loading.prompts import prepare
 from prumerge.loading.real import assembly, parts, words
-from prumerge.loading.real.tower import tower_weights, weights_of
+from prumerge.loading.real.tower import _NAMES, tower_weights, weights_of
 
 TEXT = {
     "vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -66,11 +66,15 @@ def gguf(monkeypatch, language):
         fields={name: SimpleNamespace(contents=lambda value=value: value) for name, value in known.items()},
         tensors=[SimpleNamespace(name=name, data=weight, tensor_type="F32") for name, weight in held],
     )
-    package, quants = ModuleType("gguf"), ModuleType("gguf.quants")
-    package.GGUFReader = lambda path: reader
-    quants.dequantize = lambda data, kind: data.numpy()
-    monkeypatch.setitem(sys.modules, "gguf", package)
-    monkeypatch.setitem(sys.modules, "gguf.quants", quants)
+    stand_in(monkeypatch, "gguf", GGUFReader=lambda path: reader)
+    stand_in(monkeypatch, "gguf.quants", dequantize=lambda data, kind: data.numpy())
+
+
+def stand_in(monkeypatch, name, **holds):
+    """A package with nothing but this in it."""
+    package = ModuleType(name)
+    vars(package).update(holds)
+    monkeypatch.setitem(sys.modules, name, package)
 
 
 @pytest.fixture
@@ -87,8 +91,8 @@ def test_the_language_model_is_the_one_that_was_written(gguf, language):
 
 
 def test_matrices_of_the_tower_are_known_by_their_bias(tower, monkeypatch):
-    old = {new: old for old, new in assembly_names().items()}
-    initializer, nodes, values = [], [], {}
+    old = {new: old for old, new in _NAMES.items()}
+    nodes, values = [], {}
     for number, (name, value) in enumerate(tower.state_dict().items()):
         name = next((name.replace(new, old[new]) for new in old if new in name), name)
         if name == "embeddings.position_embeddings":
@@ -101,9 +105,7 @@ def test_matrices_of_the_tower_are_known_by_their_bias(tower, monkeypatch):
             values[f"backbone.{name}"] = value
     values["head.weight"] = torch.zeros(3)
     initializer = [SimpleNamespace(name=name, value=value) for name, value in values.items()]
-    onnx = ModuleType("onnx")
-    onnx.numpy_helper = SimpleNamespace(to_array=lambda one: one.value.numpy())
-    monkeypatch.setitem(sys.modules, "onnx", onnx)
+    stand_in(monkeypatch, "onnx", numpy_helper=SimpleNamespace(to_array=lambda one: one.value.numpy()))
     found = weights_of(SimpleNamespace(initializer=initializer, node=nodes))
     expected = tower.state_dict()
     assert set(found) == set(expected)
@@ -112,12 +114,6 @@ def test_matrices_of_the_tower_are_known_by_their_bias(tower, monkeypatch):
 
 def node(kind, inputs, output):
     return SimpleNamespace(op_type=kind, input=inputs, output=[output])
-
-
-def assembly_names():
-    from prumerge.loading.real.tower import _NAMES
-
-    return _NAMES
 
 
 @pytest.fixture
