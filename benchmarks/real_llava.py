@@ -15,7 +15,7 @@ Written down before anything was trained or asked:
   language model with the projector (1e-3). Rates rise over 20 steps and fall as a cosine of the time that is
   gone. 32 rows a step, seed 0, bf16 on a GPU, until the time is up.
 - The rows: easy-VQA's train split but its last 100 pictures, eight of its questions to a picture, in three
-  orders; the captions of Tux Paint's stamps but every sixth caption, in four wordings; 12,000 drawn scenes
+  orders; the captions of Tux Paint's stamps but every sixth caption, in four wordings; 10,000 drawn scenes
   with a description in free words and up to seven questions each.
 - On the way, every 45 seconds: exact answers to 200 questions about the 100 pictures left out.
 - Asked in the end: 598 questions about every fifth picture of easy-VQA's test split, three to a picture; and
@@ -70,7 +70,7 @@ from prumerge.train import ReducedTrainer, Row
 from prumerge.train.adapter import count_trained, prepare, projector_names
 from prumerge.train.batches import IGNORED, Batches
 
-BATCH, WARM, SCENES, QUESTIONS, OFTEN = 32, 20, 12_000, 200, 45.0
+BATCH, WARM, SCENES, QUESTIONS, OFTEN = 32, 20, 10_000, 200, 45.0
 RANK, ALPHA, ALONE = 16, 32, 0.15
 RATES = {"projector": (2e-3, 2e-3), "lora": (6e-4, 1e-3)}
 """Of LoRA and of the projector."""

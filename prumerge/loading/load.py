@@ -48,7 +48,8 @@ def load(name: str | os.PathLike[str] = "tiny", **options: Any) -> tuple[Any, An
     _check_device_map(options.get("device_map"))
     is_own = name in ("tiny", "tiny:full", "real")
     if is_own:
-        name, options = _own(str(name)), {"dtype": torch.float32, **options}
+        with _quiet(bars=False):
+            name, options = _own(str(name)), {"dtype": torch.float32, **options}
     source = find(name, options)
     with _quiet(bars=not is_own):
         model, processor = (_original if is_published(source.settings) else _checkpoint)(source, options)
