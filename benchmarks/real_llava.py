@@ -190,8 +190,8 @@ def train(
         trainer.train()
     watch.look()
     vars(model).pop("forward", None)  # which Accelerate put there
-    if gpu:
-        clock.note(phase=f"{kind} done", gib=round(torch.cuda.max_memory_allocated() / 2**30, 1))
+    gib = round(torch.cuda.max_memory_allocated() / 2**30, 1) if gpu else None
+    clock.note(done=kind, steps=watch.steps, rows_seen=watch.steps * batch, gib=gib)
 
 
 def _checked(check: Callable[[Any], float], model: Any) -> float:
