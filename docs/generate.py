@@ -27,6 +27,7 @@ from lossless_table import lossless
 from own_method_tables import own_method, own_method_told
 from PIL import Image
 from prefix_tables import prefix_accuracy, prefix_cost
+from real_llava_tables import real_llava, real_llava_learned
 from real_tower_tables import real_tower_counts, real_tower_layers, real_tower_outliers
 from reproduce_table import reproduce
 from roofline_tables import (
@@ -399,6 +400,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
         real_tower_outliers,
         real_tower_layers,
         real_tower_counts,
+        real_llava_learned,
+        real_llava,
         roofline_command,
         roofline_table_2,
         roofline_scenario,

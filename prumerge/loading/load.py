@@ -29,8 +29,9 @@ def load(name: str | os.PathLike[str] = "tiny", **options: Any) -> tuple[Any, An
 
     `name` is `"tiny"` (the embedded model: nothing to download), a Hugging Face id such as
     `"llava-hf/llava-1.5-7b-hf"`, or a checkpoint folder; in a clone of the repository also `"tiny:full"`, the
-    embedded model as a reader that only ever saw all visual tokens, and `"tiny:hard"`, the one that went on
-    with hard scenes and clips. `options` go to `from_pretrained` (dtype,
+    embedded model as a reader that only ever saw all visual tokens, `"tiny:hard"`, the one that went on with
+    hard scenes and clips, and `"real"`, a LLaVA of a real tower and a real language model, whose parts two
+    packages ship (`prumerge.loading.real`). `options` go to `from_pretrained` (dtype,
     device_map, quantization_config, ...); those that say where files are (revision, subfolder, cache_dir,
     token, local_files_only) reach configuration, processor and weights alike. Without a dtype it is the
     checkpoint's own.
@@ -47,15 +48,26 @@ def load(name: str | os.PathLike[str] = "tiny", **options: Any) -> tuple[Any, An
     if "torch_dtype" in options:  # dtype's older name
         options.setdefault("dtype", options.pop("torch_dtype"))
     _check_device_map(options.get("device_map"))
-    is_tiny = name in TINY
-    if is_tiny:
-        name, options = weights(str(name)), {"dtype": torch.float32, **options}
+    is_own = name in (*TINY, "real")
+    if is_own:
+        with _quiet(bars=False):
+            name, options = _own(str(name)), {"dtype": torch.float32, **options}
     source = find(name, options)
-    with _quiet(bars=not is_tiny):
+    with _quiet(bars=not is_own):
         model, processor = (_original if is_published(source.settings) else _checkpoint)(source, options)
     processor.tokenizer.padding_side = "left"
     model.adapted_to = _adapted_to(source.name)
     return model.eval(), processor
+
+
+def _own(name: str) -> Path:
+    """The folder of a model that this project trained."""
+    if name == "real":
+        from prumerge.loading.real import checkpoint
+
+        return checkpoint()
+
+    return weights(name)
 
 
 def _adapted_to(name: str) -> str | None:
