@@ -122,21 +122,6 @@ def gpu_four_bits(found: Any) -> str:
     )
 
 
-@_of("quick")
-def gpu_quick(found: Any) -> str:
-    lines = ["| | seconds | right before | right after |", "|---|---:|---|---|"]
-    for name, one in found.items():
-        if "error" in one:
-            lines.append(f"| {name} | did not run | | |")
-            continue
-        before, after = (
-            ", ".join(f"{label} {right} of {asked}" for label, (right, asked) in one[when].items())
-            for when in ("before", "after")
-        )
-        lines.append(f"| {name} | {one['seconds']:.0f} | {before} | {after} |")
-    return "\n".join(lines)
-
-
 def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
@@ -149,5 +134,4 @@ TABLES = {
     "gpu_sizes": gpu_sizes,
     "gpu_training": gpu_training,
     "gpu_four_bits": gpu_four_bits,
-    "gpu_quick": gpu_quick,
 }
