@@ -56,17 +56,27 @@ def own_method_told(result: Any) -> str:
                 f"- `{model}`, {count} tokens: `medoids` is better than {_listed(better)}, worse than "
                 f"{_listed(worse)}; not told apart from {_listed(level)}."
             )
-        gains = [
-            f"`{pair['first']['method']}` at {pair['first']['count']} "
-            f"({pair['comparison']['difference']:+.1f})"
-            for pair in result["comparisons"]
-            if pair["first"]["model"] == model
-            and pair["first"]["reading"] == "sizes"
-            and pair["second"]["reading"] == "plain"
-            and pair["comparison"]["p"] < 0.05
-        ]
-        told.append(f"- `{model}`, sizes change: {', '.join(gains) or 'nothing'}.")
+            told.append(f"- `{model}`, {count} tokens, sizes: {_by_sizes(result, model, count)}.")
     return "\n".join(told)
+
+
+def _by_sizes(result: dict[str, Any], model: str, count: int) -> str:
+    """Which methods sizes make better, and which worse, and by how much."""
+    gains = {
+        pair["first"]["method"]: pair["comparison"]["difference"]
+        for pair in result["comparisons"]
+        if pair["first"] == {**pair["second"], "reading": "sizes"}
+        and pair["first"]["model"] == model
+        and pair["first"]["count"] == count
+        and pair["comparison"]["p"] < 0.05
+    }
+    better = sorted((name for name in gains if gains[name] > 0), key=lambda name: -gains[name])
+    worse = sorted((name for name in gains if gains[name] < 0), key=lambda name: gains[name])
+
+    def listed(names: list[str]) -> str:
+        return ", ".join(f"`{name}` {gains[name]:+.1f}" for name in names) or "none"
+
+    return f"better {listed(better)}; worse {listed(worse)}"
 
 
 def _against(result: dict[str, Any], model: str, count: int) -> Iterator[tuple[str, dict[str, float]]]:
