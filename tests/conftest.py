@@ -6,10 +6,11 @@ import sys
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test downloads anything
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-import jaxtyping
+import annotations
 
-jaxtyping.install_import_hook("prumerge", "annotations.check")
+annotations.install()
 
+import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from builders import llava  # noqa: E402
