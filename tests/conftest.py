@@ -1,5 +1,6 @@
 """Runs before prumerge is imported: its annotations, tensor shapes included, are checked in every test."""
 
+import gc
 import os
 import sys
 
@@ -21,6 +22,11 @@ from prumerge.cli import main  # noqa: E402
 torch.set_num_threads(1)
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.load_profile("repeatable")
+
+
+def pytest_collection_finish():
+    """What was imported stays: a collection of garbage, as each training makes several, need not look at it."""
+    gc.freeze()
 
 
 @pytest.fixture
