@@ -25,7 +25,7 @@ settings.load_profile("repeatable")
 
 
 def pytest_collection_finish():
-    """What was imported stays: a collection of garbage, as each training makes several, need not look at it."""
+    """What was imported stays: garbage collection, which each training asks for, need not look at it."""
     gc.freeze()
 
 
