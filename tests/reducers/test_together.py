@@ -255,7 +255,7 @@ def test_a_picture_without_words_is_refused_in_a_batch_too(name):
 
 @pytest.mark.parametrize("name", BEFORE)
 def test_a_batch_takes_no_more_than_twice_the_operators_of_one_picture(name):
-    pictures = as_one_batch(alike(32, (2, 12, 24) if name in COMPARES_FRAMES else (1, 24, 24)))
+    pictures = as_one_batch(alike(8, (2, 12, 24) if name in COMPARES_FRAMES else (1, 24, 24)))
     method = prumerge.make(kept(name, 300 if name in COMPARES_FRAMES else 64))
     with torch.inference_mode():
         assert operators(method.decide, pictures) <= 2 * operators(method, pictures[0])
