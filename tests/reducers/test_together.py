@@ -163,9 +163,14 @@ def test_pictures_in_half_precision_and_full_ones(name, dtype):
 def test_videos(name, own, count):
     pictures = [tokens_of((3, 4, 5), seed=seed, class_tokens=3 if own else 1) for seed in range(3)]
     agree(prumerge.make(kept(name, max(count, 20 if name == "evs" else 0))), pictures)
-    if not entry(name).video:
-        agree(prumerge.make(f"{kept(name, 5)}@each"), [*pictures, tokens_of((1, 6, 6))])
-        agree(prumerge.make(f"{name}@merged=0.5"), pictures)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["a class token each", "one class token"])
+@pytest.mark.parametrize("name", [name for name in BEFORE if not entry(name).video])
+def test_videos_frame_by_frame(name, own):
+    pictures = [tokens_of((3, 4, 5), seed=seed, class_tokens=3 if own else 1) for seed in range(3)]
+    agree(prumerge.make(f"{kept(name, 5)}@each"), [*pictures, tokens_of((1, 6, 6))])
+    agree(prumerge.make(f"{name}@merged=0.5"), pictures)
 
 
 @pytest.mark.parametrize("name", [name for name in OF_PICTURES if name != "hired"])
