@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 
 from prumerge.cli import app
 from prumerge.evaluate.log import Log, read
-from prumerge.evaluate.records import Record
 
 SMALL = ["--benchmark", "existence,perception", "--reducer", "prumerge", "--keep", "36", "--questions", "24"]
 ANSWERS = 3 * 2 * 24  # none, prumerge and random
@@ -77,7 +76,7 @@ def slowly(*command: str) -> None:
     """A command that can be hit in the middle."""
     append = Log.append
 
-    def slow(log: Log, *records: Record) -> None:
+    def slow(log, *records):
         append(log, *records)
         time.sleep(0.2)
 
