@@ -1,36 +1,46 @@
-"""Runs before prumerge is imported: its annotations, tensor shapes included, are checked in every test."""
+"""Runs before prumerge is imported: its annotations, tensor shapes included, are checked in every test.
 
+It imports little itself: of several processes the one that hands out tests starts the others after it.
+"""
+
+import gc
 import os
 import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test downloads anything
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ["OMP_NUM_THREADS"] = "1"  # of torch, which is not imported yet
 
-import jaxtyping
+import annotations
 
-jaxtyping.install_import_hook("prumerge", "annotations.check")
+annotations.install()
 
+import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
-import torch  # noqa: E402
-from builders import llava  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from prumerge.cli import main  # noqa: E402
-
-torch.set_num_threads(1)
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.load_profile("repeatable")
+
+
+def pytest_collection_finish():
+    """What was imported stays: garbage collection, which each training asks for, need not look at it."""
+    gc.freeze()
 
 
 @pytest.fixture
 def model():
     """A small LLaVA with random weights: 16 visual tokens a picture."""
+    from builders import llava
+
     return llava()
 
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory):
     """A folder with an untrained model like the embedded one, but fast."""
+    import torch
+
     from prumerge.tiny.architecture import PRESETS, make_model
     from prumerge.tiny.vocabulary import make_processor
 
@@ -44,6 +54,7 @@ def small(tmp_path_factory):
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Run a command in this process: exit code, stdout, stderr."""
+    from prumerge.cli import main
 
     def command(*arguments):
         monkeypatch.setattr(sys, "argv", ["prumerge", *map(str, arguments)])

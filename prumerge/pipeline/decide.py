@@ -46,7 +46,7 @@ class Decision:
     @property
     def placeholders(self) -> int:
         """How many the picture has in the processor's prompt."""
-        return self.tokens.placeholders
+        return len(self.kept)
 
     def left(self) -> Left:
         """The same without the picture: what the prompt around it needs to know."""

@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+from forked import forked
 from typer.testing import CliRunner
 
 from prumerge.cli import app
 from prumerge.errors import PrumergeError
-from prumerge.evaluate.log import read
+from prumerge.evaluate.log import Log, read
 
 SMALL = ["--benchmark", "existence,perception", "--reducer", "prumerge", "--keep", "36", "--questions", "24"]
 ANSWERS = 3 * 2 * 24  # none, prumerge and random
@@ -72,25 +73,28 @@ def test_a_run_leaves_answers_and_reports(evaluated):
     assert methods[1]["prefill_ms"] > 0
 
 
+def slowly(*command: str) -> None:
+    """A command that can be hit in the middle."""
+    append = Log.append
+
+    def slow(log, *records):
+        append(log, *records)
+        time.sleep(0.2)
+
+    Log.append = slow  # type: ignore[method-assign]
+    app(command)
+
+
 def test_kill_9_in_the_middle_loses_nothing_and_changes_nothing(evaluated, run, tmp_path, asking):
     folder, out = evaluated
     killed = tmp_path / "killed"
-    program = (  # the command itself, slowed down so that it can be hit in the middle
-        "import time\n"
-        "from prumerge.evaluate.log import Log\n"
-        "append = Log.append\n"
-        "Log.append = lambda log, *records: (append(log, *records), time.sleep(0.2))\n"
-        "from prumerge.cli import main\n"
-        "main()"
-    )
-    command = [sys.executable, "-c", program, "evaluate", *asking, "-o", str(killed)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = forked(slowly, "evaluate", *asking, "-o", str(killed))
     answers = killed / "answers.jsonl"
-    while process.poll() is None and not (answers.exists() and answers.read_bytes().count(b"\n") > 30):
+    while process.is_alive() and not (answers.exists() and answers.read_bytes().count(b"\n") > 30):
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     survived = answers.read_bytes()
     assert 30 < survived.count(b"\n") < ANSWERS
     assert not {path.name for path in killed.iterdir()} & REPORTS

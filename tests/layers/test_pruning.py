@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import itertools
 import math
 
 import pytest
@@ -19,9 +20,17 @@ from prumerge.reducers.sparsevlm import SparseVLM, density_peaks
 ROWS = [[5, PICTURE, 6, 7], [5, PICTURE, 6, PICTURE, 9, 11, 12], [4, 8, 2]]
 SPEC = "fastv:keep=5,layer=2"
 LAYERS = 4
+LANGUAGE_MODELS = ["llama", "qwen2", "mistral", "phi"]
 
 
-@pytest.fixture(params=["llama", "qwen2", "mistral", "phi"])
+def covered(*options):
+    """Half of all combinations of language models and options: of three or more, any two values meet."""
+    every = itertools.product(range(len(LANGUAGE_MODELS)), *[range(len(values)) for values in options])
+    chosen = [numbers for numbers in every if sum(numbers) % 2 == 0]
+    return [(LANGUAGE_MODELS[m], *[o[n] for o, n in zip(options, ns, strict=True)]) for m, *ns in chosen]
+
+
+@pytest.fixture(params=LANGUAGE_MODELS)
 def model(request):
     return llava(text=request.param, layers=LAYERS)
 
@@ -67,9 +76,11 @@ def test_text_alone_is_read_as_before(llama):
 # what later layers see
 
 
-@pytest.mark.parametrize("padding", ["left", "right"])
-@pytest.mark.parametrize("positions", ["original", "compact"])
-@pytest.mark.parametrize("mean", [False, True])
+@pytest.mark.parametrize(
+    ("model", "mean", "positions", "padding"),
+    covered([False, True], ["original", "compact"], ["left", "right"]),
+    indirect=["model"],
+)
 def test_before_the_first_layer_it_is_a_shorter_prompt(model, mean, positions, padding):
     model.model.multi_modal_projector.act = torch.nn.Identity()  # before or after it, a mean is the same
     inputs = prompt(*ROWS, padding=padding)
@@ -112,9 +123,11 @@ def by_hand(model, inputs, keep, layer, positions, reads=-1):
         return model.lm_head(norm(hidden))[0, torch.isin(kept, text)]
 
 
-@pytest.mark.parametrize("positions", ["original", "compact"])
-@pytest.mark.parametrize("layer", [1, 3])
-@pytest.mark.parametrize("row", [0, 1])
+@pytest.mark.parametrize(
+    ("model", "row", "layer", "positions"),
+    covered([0, 1], [1, 3], ["original", "compact"]),
+    indirect=["model"],
+)
 def test_fastv_is_what_eager_attention_would_make_of_it(model, row, layer, positions):
     inputs = row_of(prompt(*ROWS), row)
     with prumerge.attach(model, f"fastv:keep=5,layer={layer},positions={positions}"):
@@ -143,8 +156,7 @@ MANY = [
 ]
 
 
-@pytest.mark.parametrize("padding", ["left", "right"])
-@pytest.mark.parametrize("spec", MANY)
+@pytest.mark.parametrize(("model", "padding", "spec"), covered(["left", "right"], MANY), indirect=["model"])
 def test_a_ragged_batch_means_what_its_rows_mean(model, padding, spec):
     inputs = prompt(*ROWS, padding=padding)
     with prumerge.attach(model, spec):
@@ -154,7 +166,11 @@ def test_a_ragged_batch_means_what_its_rows_mean(model, padding, spec):
             close(batch[row, words(inputs)[row]], logits_of(model, alone)[words(alone)])
 
 
-@pytest.mark.parametrize("spec", [*MANY, "prumerge_plus+fastv:keep=1", "prumerge+sparsevlm:keep=1"])
+@pytest.mark.parametrize(  # every pair's logits are compared above
+    ("model", "spec"),
+    covered([*MANY, "prumerge_plus+fastv:keep=1", "prumerge+sparsevlm:keep=1"]),
+    indirect=["model"],
+)
 def test_a_ragged_batch_is_answered_as_its_rows_are(model, spec):
     inputs = prompt(*ROWS)
     with prumerge.attach(model, spec):

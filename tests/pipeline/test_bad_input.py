@@ -8,6 +8,7 @@ import pytest
 from builders import visual_tokens
 
 import prumerge
+from prumerge.errors import PrumergeError
 from prumerge.tiny import samples
 
 SAMPLE = str(samples()[0].path)
@@ -39,7 +40,7 @@ def refused(run, *arguments):
     return err
 
 
-@pytest.mark.parametrize(
+WRONG = pytest.mark.parametrize(
     ("option", "sentence"),
     [
         ("nonsense=1", r"has no option 'nonsense'; it has: keep"),
@@ -48,8 +49,18 @@ def refused(run, *arguments):
         ("keep=nan", r"keep must be a whole number or a number( or none)?, not nan"),
     ],
 )
+
+
+@WRONG
 @pytest.mark.parametrize("name", prumerge.names())
-def test_wrong_options_of_every_method(run, name, option, sentence):
+def test_wrong_options_of_every_method(name, option, sentence):
+    with pytest.raises(PrumergeError, match=sentence):
+        prumerge.make(f"{name}:{option}")
+
+
+@WRONG
+@pytest.mark.parametrize("name", ["prumerge", "none", "fastv"])
+def test_the_command_line_says_the_same(run, name, option, sentence):
     assert re.search(sentence, refused(run, "--reducer", f"{name}:{option}"))
 
 

@@ -163,9 +163,14 @@ def test_pictures_in_half_precision_and_full_ones(name, dtype):
 def test_videos(name, own, count):
     pictures = [tokens_of((3, 4, 5), seed=seed, class_tokens=3 if own else 1) for seed in range(3)]
     agree(prumerge.make(kept(name, max(count, 20 if name == "evs" else 0))), pictures)
-    if not entry(name).video:
-        agree(prumerge.make(f"{kept(name, 5)}@each"), [*pictures, tokens_of((1, 6, 6))])
-        agree(prumerge.make(f"{name}@merged=0.5"), pictures)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["a class token each", "one class token"])
+@pytest.mark.parametrize("name", [name for name in BEFORE if not entry(name).video])
+def test_videos_frame_by_frame(name, own):
+    pictures = [tokens_of((3, 4, 5), seed=seed, class_tokens=3 if own else 1) for seed in range(3)]
+    agree(prumerge.make(f"{kept(name, 5)}@each"), [*pictures, tokens_of((1, 6, 6))])
+    agree(prumerge.make(f"{name}@merged=0.5"), pictures)
 
 
 @pytest.mark.parametrize("name", [name for name in OF_PICTURES if name != "hired"])
@@ -255,7 +260,7 @@ def test_a_picture_without_words_is_refused_in_a_batch_too(name):
 
 @pytest.mark.parametrize("name", BEFORE)
 def test_a_batch_takes_no_more_than_twice_the_operators_of_one_picture(name):
-    pictures = as_one_batch(alike(32, (2, 12, 24) if name in COMPARES_FRAMES else (1, 24, 24)))
+    pictures = as_one_batch(alike(8, (2, 12, 24) if name in COMPARES_FRAMES else (1, 24, 24)))
     method = prumerge.make(kept(name, 300 if name in COMPARES_FRAMES else 64))
     with torch.inference_mode():
         assert operators(method.decide, pictures) <= 2 * operators(method, pictures[0])

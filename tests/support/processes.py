@@ -2,10 +2,11 @@
 
 import copy
 import os
-import warnings
 from pathlib import Path
 
 import torch
+from accelerate.state import AcceleratorState
+from forked import forked
 from torch import distributed
 from training import arguments, asked, rows, small_lora, talk
 
@@ -57,13 +58,14 @@ def step(one, data, sharded=False):
 
 def in_two(work, folder):
     """What `work`, a function of this file, gives in each of two processes."""
-    torch.multiprocessing.spawn(_process, (work, str(folder)), nprocs=2)
+    for process in [forked(_process, rank, work, str(folder)) for rank in range(2)]:
+        process.join()
+        assert process.exitcode == 0
     return [torch.load(Path(folder) / f"rank{rank}") for rank in range(2)]
 
 
 def _process(rank, work, folder):
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
+    AcceleratorState._reset_state(reset_partial_state=True)  # of the process that this one is a copy of
     port = 20_000 + os.getppid() % 20_000
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}

@@ -2,14 +2,14 @@
 
 import json
 import os
+import resource
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
 from families import FAMILIES
+from forked import forked
 from processors import PROCESSORS
 from safetensors.torch import load_file
 from training import asked, drawn
@@ -38,13 +38,6 @@ def trained(folder, data=DATA, **more):
 
 def weights(folder):
     return load_file(folder / "adapter" / "adapter_model.safetensors")
-
-
-def elsewhere(script, folder):
-    """The command that runs a script in a process of its own."""
-    here = [os.path.dirname(__file__), *sys.path]
-    code = script.format(path=here, folder=str(folder), threads=torch.get_num_threads())
-    return [sys.executable, "-W", "ignore", "-c", code]
 
 
 def same(one, other):
@@ -109,27 +102,21 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, label_free)
     assert losses[0] == losses[1]
 
 
-SCRIPT = """
-import sys, torch
-torch.set_num_threads({threads})  # which decide how sums are rounded
-sys.path[:0] = {path}
-from test_run import trained
-from pathlib import Path
-trained(Path({folder!r}), steps=40, save_every=2, dropout=0.1)
-"""
+def in_many_steps(folder):
+    trained(folder, steps=24, save_every=2, dropout=0.1)
 
 
 def test_a_kill_in_the_middle_loses_nothing(tmp_path):
-    whole = tmp_path / "whole"
-    trained(whole, steps=40, save_every=2, dropout=0.1)
+    in_many_steps(tmp_path / "whole")
     folder = tmp_path / "killed"
-    running = subprocess.Popen(elsewhere(SCRIPT, folder))
-    while not any((folder / "checkpoints").glob("checkpoint-[68]")) and running.poll() is None:
+    running = forked(in_many_steps, folder)
+    while not any((folder / "checkpoints").glob("checkpoint-[46]")) and running.is_alive():
         time.sleep(0.02)
     running.kill()
-    assert running.wait() == -signal.SIGKILL
-    trained(folder, steps=40, save_every=2, dropout=0.1)
-    assert same(weights(whole), weights(folder))
+    running.join()
+    assert running.exitcode == -signal.SIGKILL
+    in_many_steps(folder)
+    assert same(weights(tmp_path / "whole"), weights(folder))
 
 
 def test_a_checkpoint_that_was_not_finished_is_taken_away(tmp_path):
@@ -164,30 +151,19 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
 
 
-FULL = """
-import resource, sys, torch
-torch.set_num_threads({threads})
-sys.path[:0] = {path}
-from test_run import trained
-from pathlib import Path
-from prumerge.errors import PrumergeError
-def limit(what, done, total):
-    if what == "training" and done == 2:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
-import signal
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-try:
-    trained(Path({folder!r}), track=limit)
-except PrumergeError as error:
-    print(error)
-"""
+def on_a_full_disk(folder):
+    def limit(what, done, total):
+        if what == "training" and done == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+
+    with pytest.raises(PrumergeError, match=r"cannot be written .*goes on from the last whole checkpoint"):
+        trained(folder, track=limit)
 
 
 def test_a_full_disk_is_one_sentence_and_what_was_saved_is_whole(tmp_path):
-    said = subprocess.run(elsewhere(FULL, tmp_path / "run"), capture_output=True, text=True)
-    assert "cannot be written" in said.stdout and "goes on from the last whole checkpoint" in said.stdout, (
-        said
-    )
+    running = forked(on_a_full_disk, tmp_path / "run")
+    running.join()
+    assert running.exitcode == 0
     assert trained(tmp_path / "run").finished
     trained(tmp_path / "other")
     assert same(weights(tmp_path / "run"), weights(tmp_path / "other"))

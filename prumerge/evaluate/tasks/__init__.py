@@ -22,6 +22,7 @@ def names() -> tuple[str, ...]:
     return (*DRAWN, *(name for name in files if name not in DRAWN))
 
 
+@cache
 def task(name: str) -> Task:
     """The task of a name. Raises PrumergeError if there is none."""
     if name not in names():
