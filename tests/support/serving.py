@@ -40,7 +40,7 @@ def running(app):
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
-        until(lambda: server.started)
+        until(lambda: server.started, 90)  # an engine is probed first
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
