@@ -31,7 +31,7 @@ def own_method(result: Any) -> str:
             f"| method | {head} |",
             "|---|" + "---:|---:|" * len(counts),
         ]
-        for name in sorted(names, key=lambda name: -cells[name, counts[0], "plain"]["right"]):
+        for name in sorted(names, key=lambda name: (-cells[name, counts[0], "plain"]["right"], name)):
             row = " | ".join(
                 f"{cells[name, count, reading]['right']:.1f}"
                 for count in counts

@@ -44,7 +44,7 @@ def real_llava() -> str:
     result = json.loads(RESULT.read_text())
     names = {row["method"].partition("@")[0] for row in result["methods"]} - {"none"}
     at = {row["method"]: row for row in result["methods"]}
-    order = sorted(names, key=lambda name: -at.get(f"{name}@36", {"right": 0})["right"])
+    order = sorted(names, key=lambda name: (-at.get(f"{name}@36", {"right": 0})["right"], name))
     head = " | ".join(f"{count}" for count in COUNTS)
     lines = [
         f"easy-VQA, % right (left), and own caption chosen among four, % (right). {result['date']}.",

@@ -135,12 +135,17 @@ def test_its_own_threads_do_not_make_a_machine_busy(case, monkeypatch, load, bus
 
 def test_a_peak_is_what_was_held_at_once_and_is_forgotten_before_the_next():
     memory = PeakMemory(CPU)
-    memory.start()
-    before, held = memory.read(), torch.ones(64 << 20, dtype=torch.uint8)
-    assert memory.read() >= before + held.nbytes * 0.9
-    del held
-    memory.start()
-    assert memory.read() < before + (32 << 20)
+
+    def seen() -> bool:
+        memory.start()
+        before, held = memory.read(), torch.ones(64 << 20, dtype=torch.uint8)
+        rose = memory.read() >= before + held.nbytes * 0.9
+        del held
+        memory.start()
+        return rose and memory.read() < before + (32 << 20)
+
+    # a kernel short of memory may take other pages of this process back meanwhile
+    assert any(seen() for _ in range(5))
 
 
 def test_an_operator_takes_some_time_to_ask_for():
