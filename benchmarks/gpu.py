@@ -6,20 +6,17 @@ decisions  every method before the language model on 576 x 1024 tokens, alone an
 sizes      attention in proportion to sizes: more channels beside a mask, at a 7B layer's shape
 training   a step of LoRA (rank 128) on the same shape with 576, 144 and 36 visual tokens, one row and four
 four_bits  the embedded model in 4 bits (bitsandbytes) trained by LoRA: losses of its first and last steps
-quick      `prumerge train --quick`, with labels and without: right answers before and after
 
     python benchmarks/gpu.py [--only sizes,stages] [--small]
 
-A part that fails is told by its error in the result, and the others go on. `--small` takes shapes that a CPU
-can compute, to try the script; nothing is saved then.
+A part that fails is told by its error in the result and by exit code 1, and the others go on. `--small` takes
+shapes that a CPU can compute, to try the script; nothing is saved then.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 import traceback
@@ -292,27 +289,6 @@ def four_bits(small: bool) -> dict[str, Any]:
     return {"steps": outcome.steps, "losses": losses}
 
 
-def quick(small: bool) -> dict[str, Any]:
-    """Seconds, and counts of right answers, by the command itself."""
-    found = {}
-    for name, more in {"labels": [], "label_free": ["--label-free"]}.items():
-        with tempfile.TemporaryDirectory() as folder:
-            start = time.monotonic()
-            told = subprocess.run(
-                [sys.executable, "-m", "prumerge", "train", "--quick", "--json", "-o", f"{folder}/run"]
-                + more
-                + (["--steps", "4"] if small else []),
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            try:
-                found[name] = {"seconds": time.monotonic() - start, **json.loads(told.stdout)}
-            except ValueError:
-                found[name] = {"error": told.stdout[-1000:] + told.stderr[-2000:]}
-    return found
-
-
 PARTS = {
     "agreement": agreement,
     "sizes": sizes,
@@ -320,7 +296,6 @@ PARTS = {
     "stages": stages,
     "training": training,
     "four_bits": four_bits,
-    "quick": quick,
 }
 
 
@@ -343,6 +318,8 @@ def main() -> None:
             path.write_text(json.dumps({**found, **record()}, indent=1) + "\n")
         if DEVICE == "cuda":
             torch.cuda.empty_cache()
+    if any("error" in found[name] for name in options.only.split(",")):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

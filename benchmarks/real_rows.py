@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from real_tower import fitted
 
 from prumerge.tiny.questions import questions
 from prumerge.tiny.scenes import SHAPES, SIDE, Scene, Thing, scene
@@ -104,19 +105,9 @@ def pack_stamps(home: Path, folder: Path) -> None:
             continue
         name = "-".join(path.relative_to(home).with_suffix(".jpg").parts)
         with Image.open(path) as picture:
-            fitted(picture).save(folder / name, quality=90)
+            fitted(picture, STAMP).save(folder / name, quality=90)
         captions[name] = path.with_suffix(".txt").read_text(encoding="utf-8", errors="replace").split("\n")[0]
     (folder / "captions.json").write_text(json.dumps(captions, indent=0, ensure_ascii=False))
-
-
-def fitted(picture: Image.Image) -> Image.Image:
-    """A whole picture, whatever its shape, in the middle of white."""
-    scale = STAMP / max(picture.size)
-    wide, high = (max(1, round(length * scale)) for length in picture.size)
-    page = Image.new("RGBA", (STAMP, STAMP), "white")
-    shown = picture.convert("RGBA").resize((wide, high), Image.Resampling.BICUBIC)
-    page.alpha_composite(shown, ((STAMP - wide) // 2, (STAMP - high) // 2))
-    return page.convert("RGB")
 
 
 def stamps(folder: Path, *, held: bool) -> list[tuple[str, str]]:

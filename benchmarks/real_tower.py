@@ -141,13 +141,13 @@ def cut(picture: Image.Image) -> Image.Image:
     )
 
 
-def fitted(picture: Image.Image) -> Image.Image:
+def fitted(picture: Image.Image, side: int = SIDE) -> Image.Image:
     """A whole picture, whatever its shape, in the middle of white."""
-    scale = SIDE / max(picture.size)
+    scale = side / max(picture.size)
     wide, high = (max(1, round(length * scale)) for length in picture.size)
-    page = Image.new("RGBA", (SIDE, SIDE), "white")
+    page = Image.new("RGBA", (side, side), "white")
     shown = picture.convert("RGBA").resize((wide, high), Image.Resampling.BICUBIC)
-    page.alpha_composite(shown, ((SIDE - wide) // 2, (SIDE - high) // 2))
+    page.alpha_composite(shown, ((side - wide) // 2, (side - high) // 2))
     return page.convert("RGB")
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-RESULT = Path(__file__).parent.parent / "benchmarks" / "results" / "gpu.json"
+from results_of import of
+
 SHOWN = ("encode", "decide", "prefill", "decode", "first token", "tokens/s", "peak MB")
 
 
@@ -15,23 +14,18 @@ def _of(part: str) -> Callable[[Callable[[Any], str]], Callable[[], str]]:
     """A table of one part of the run, or why there is none."""
 
     def decorate(table: Callable[[Any], str]) -> Callable[[], str]:
-        def written() -> str:
-            if not RESULT.exists():
-                return "(waits for a run of `benchmarks/gpu.py`)"
-            found = json.loads(RESULT.read_text()).get(part)
-            if not found or "error" in found:
-                return "(this part has not run yet)"
-            return table(found)
+        @of("gpu")
+        def written(told: Any) -> str:
+            found = told.get(part)
+            return "(this part did not run)" if not found or "error" in found else table(found)
 
         return written
 
     return decorate
 
 
-def gpu_machine() -> str:
-    if not RESULT.exists():
-        return "No run is committed yet."
-    told = json.loads(RESULT.read_text())
+@of("gpu")
+def gpu_machine(told: Any) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in told["versions"].items())
     return f"{told['machine']['gpu']}, {told['date']}; {versions}."
 

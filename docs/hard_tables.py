@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
-RESULT = Path(__file__).parent.parent / "benchmarks" / "results" / "hard.json"
-WAITS = "Not measured yet (`benchmarks/hard.py`)."
+from results_of import of
+
 GOAL = 85
 
 
-def hard() -> str:
+@of("hard")
+def hard(result: Any) -> str:
     """Each method at each count, family by family, and which of them differ."""
-    if not RESULT.exists():
-        return WAITS
-    result = json.loads(RESULT.read_text())
     found, at = result["scenes"], result["at"]
     untouched = found["methods"][0]
     families = list(untouched["families"])
@@ -41,11 +37,9 @@ def hard() -> str:
     return "\n".join(lines)
 
 
-def hard_clips() -> str:
+@of("hard")
+def hard_clips(result: Any) -> str:
     """What clips keep of their answers with an eighth and a quarter of their tokens."""
-    if not RESULT.exists():
-        return WAITS
-    result = json.loads(RESULT.read_text())
     found = result["clips"]
     untouched = found["methods"][0]
     p = {pair["first"]: pair["p"] for pair in found["against_none"]}

@@ -3,20 +3,16 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
-RESULT = Path(__file__).parent.parent / "benchmarks" / "results" / "real_llava.json"
-NOT_YET = "Not measured yet (`python benchmarks/real_llava.py`)."
+from results_of import of
+
 COUNTS = (16, 36, 64, 144)
 
 
-def real_llava_learned() -> str:
+@of("real_llava")
+def real_llava_learned(result: Any) -> str:
     """How far it came: the curve, and what it answers with all tokens."""
-    if not RESULT.exists():
-        return NOT_YET
-    result = json.loads(RESULT.read_text())
     lines = ["| seconds | phase | steps | exact answers to held-out questions, % |", "|---:|---|---:|---:|"]
     phase = ""
     for line in result["training"]:
@@ -37,11 +33,9 @@ def real_llava_learned() -> str:
     return "\n".join([*lines, "", *(f"- {one}" for one in about)])
 
 
-def real_llava() -> str:
+@of("real_llava")
+def real_llava(result: Any) -> str:
     """Every method at every count; + and - where the difference to the even grid excludes 0."""
-    if not RESULT.exists():
-        return NOT_YET
-    result = json.loads(RESULT.read_text())
     names = {row["method"].partition("@")[0] for row in result["methods"]} - {"none"}
     at = {row["method"]: row for row in result["methods"]}
     order = sorted(names, key=lambda name: (-at.get(f"{name}@36", {"right": 0})["right"], name))
