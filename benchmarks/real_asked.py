@@ -25,9 +25,10 @@ from prumerge.catalogue import built_in, entry
 from prumerge.errors import PrumergeError
 from prumerge.evaluate.plan import Job, at
 from prumerge.evaluate.statistics import clustered_interval, compare, holm
+from prumerge.layers.pruning import pruning
 from prumerge.models import device_of
 from prumerge.pipeline.encode import shown
-from prumerge.pipeline.options import Options
+from prumerge.pipeline.options import DEFAULT, Options
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
 from prumerge.tokens import VisualTokens
@@ -120,9 +121,9 @@ class Sheet:
         """The picture of each row, with the words of its question."""
         return shown(question, [self.pictures[one.name] for one in some], Options())
 
-    def answered(self, spec: str) -> tuple[list[bool], list[float], float]:
+    def answered(self, spec: str, options: Options = DEFAULT) -> tuple[list[bool], list[float], float]:
         """Of each row whether its answer is right, and how likely; visual tokens of a row, on average."""
-        pipeline, found, kept = Pipeline(spec), [], 0
+        pipeline, found, kept = Pipeline(spec, options), [], 0
         reads = any("text" in part.needs for part in pipeline.method.parts)
         for some, (prompt, question) in zip(_parts(self.rows), self.prompts, strict=True):
             keys = [(one.name, one.turns[0][0] if reads else "") for one in some]
@@ -134,7 +135,10 @@ class Sheet:
             kept += sum(map(len, own))
             with _autocast(device_of(self.model)):
                 embeddings = pipeline.project(prompt, own)
-            found.append(expected(self.model, pipeline.splice(prompt, own, embeddings)))
+            shorter = pipeline.splice(prompt, own, embeddings)
+            columns = pipeline.columns(prompt, shorter, own)
+            with pruning(self.model, pipeline.placed.layers, *columns):
+                found.append(expected(self.model, shorter))
         right, likely = (torch.cat(each).tolist() for each in zip(*found, strict=True))
         return right, likely, kept / len(self.rows)
 
