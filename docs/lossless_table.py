@@ -10,13 +10,14 @@ from results_of import of
 @of("lossless")
 def lossless(result: Any) -> str:
     lines = [
-        "| what | draft | answers | identical | tokens | passes | one by one | accepted | bytes read |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| what | draft | read | answers | identical | tokens | passes | one by one | accepted | bytes read |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for what, rows in (("answers", result["answers"]), ("forced on clips", result["forced"])):
-        for method, one in rows.items():
-            lines.append(
-                f"| {what} | `{method}` | {one['answers']} | {one['identical']} | {one['tokens']} | "
-                f"{one['passes']} | {one['one_by_one']} | {one['accepted']:.0%} | {one['bytes']:.2f} x |"
-            )
+    lines += [
+        f"| {what} | `{method}` | {reading} | {one['answers']} | {one['identical']} | {one['tokens']} | "
+        f"{one['passes']} | {one['one_by_one']} | {one['accepted']:.0%} | {one['bytes']:.2f} x |"
+        for what in ("answers", "clips", "pictures")
+        for method, readings in result[what].items()
+        for reading, one in readings.items()
+    ]
     return "\n".join([*lines, "", f"{result['date']}, {result['machine']['processor']}."])

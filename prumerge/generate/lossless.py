@@ -1,10 +1,11 @@
 """The untouched model's answer, decoded faster: drafts over few visual tokens, verified over all of them.
 
 The whole prompt is prefilled once. A draft cache is a selection of the model's own keys and values: all
-words, and the visual columns that a method keeps. The model drafts a few tokens over that, then reads them
-once over the whole cache, which says what it would have said itself; drafts stand up to the first that
-differs. Prefill costs what it did, so a short answer gains nothing, and neither does a short prompt, whose
-keys and values are small beside the weights that every pass reads.
+words, and the visual columns that a method keeps, where they stood; a draft attends to each in proportion to
+the patches it stands for. The model drafts a few tokens over that, then reads them once over the whole cache,
+which says what it would have said itself; drafts stand up to the first that differs. Prefill costs what it
+did, so a short answer gains nothing, and neither does a short prompt, whose keys and values are small beside
+the weights that every pass reads.
 
 Speculative decoding is Leviathan et al.'s (https://arxiv.org/abs/2211.17192), drafting over a part of the
 model's own cache as in Sparse-to-Dense (https://arxiv.org/abs/2505.19155).
@@ -20,11 +21,13 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from prumerge.errors import PrumergeError
 from prumerge.models import answers_apart
+from prumerge.pipeline.decide import Decision
 from prumerge.pipeline.options import Options
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
@@ -54,12 +57,13 @@ def lossless(
     *,
     max_new_tokens: int = 64,
     draft: int = 4,
+    sizes: bool = True,
     temperature: float = 0.0,
     generator: torch.Generator | None = None,
     options: Options | None = None,
 ) -> Lossless:
     """What `model.generate(**inputs)` says of one prompt, greedily, or drawn at a `temperature` from the same
-    distribution; `draft` tokens are drafted at a time.
+    distribution; `draft` tokens are drafted at a time, with `sizes` on attention (of sdpa and eager).
 
     Raises PrumergeError for several prompts at once, for methods inside the model, and for models whose
     positions or caches are of other kinds.
@@ -72,7 +76,8 @@ def lossless(
     every = whole.decide(pictures)
     shorter = whole.splice(prompt, every, whole.project(prompt, every))
     length = shorter["input_ids"].shape[1]
-    kept = _columns(prompt, decisions).to(shorter["input_ids"].device)
+    device = shorter["input_ids"].device
+    kept, patches = (each.to(device) for each in _columns(prompt, decisions))
     first = model(**shorter, use_cache=True, logits_to_keep=1)
     cache = _plain(first.past_key_values)
     talk = _Talk(model, length, temperature, generator)
@@ -80,9 +85,11 @@ def lossless(
     passes = drafted = accepted = 0
     ends = _ends(model)
     small = _part(cache, kept)
+    told = sizes and prompt.model.config.get_text_config()._attn_implementation in ("sdpa", "eager")
+    bias = patches.log().to(first.logits) if told else None
     while said[-1] not in ends and len(said) < max_new_tokens:
         have = len(said)
-        guesses, chances = _drafted(talk, small, said, min(draft, max_new_tokens - have), ends)
+        guesses, chances = _drafted(talk, small, bias, said, min(draft, max_new_tokens - have), ends)
         theirs = talk.read([said[-1], *guesses], cache)
         good, after = talk.judge(guesses, chances, theirs)
         said += [*guesses[:good], after]
@@ -93,7 +100,7 @@ def lossless(
         if surplus > 0:
             cache.crop(-surplus)
         _follow(small, cache, len(kept), length)
-    tokens = torch.tensor(said, device=shorter["input_ids"].device)
+    tokens = torch.tensor(said, device=device)
     ratio = _ratio(model, cache, small, len(said), passes, drafted)
     return Lossless(tokens, passes, drafted, accepted, ratio)
 
@@ -120,14 +127,16 @@ def _checked(prompt: Prompt, reducer: str | Reducer, options: Options) -> Pipeli
     return pipeline
 
 
-def _columns(prompt: Prompt, decisions: Sequence[Any]) -> Int[Tensor, "K"]:
-    """The columns of the prompt that a draft reads: all but the placeholders of what is not kept."""
+def _columns(prompt: Prompt, decisions: Sequence[Decision]) -> tuple[Int[Tensor, "K"], Float[Tensor, "K"]]:
+    """The columns of the prompt that a draft reads, all but the placeholders of what is not kept, and how
+    many patches each stands for; words count as one."""
     offsets = accumulate((one.tokens.placeholders for one in decisions), initial=0)
     standing = torch.cat([first + one.standing for first, one in zip(offsets, decisions, strict=False)])
     image = prompt.image[0].cpu()
-    read = ~image
-    read[image.nonzero()[:, 0][standing.cpu()]] = True
-    return read.nonzero()[:, 0]
+    places = image.nonzero()[:, 0][standing.cpu()]
+    read, patches = ~image, torch.ones(len(image))
+    read[places], patches[places] = True, torch.cat([one.sizes() for one in decisions])
+    return read.nonzero()[:, 0], patches[read]
 
 
 def _plain(cache: Any) -> DynamicCache:
@@ -171,14 +180,11 @@ class _Talk:
     temperature: float
     generator: torch.Generator | None
 
-    def read(self, ids: Sequence[int], cache: DynamicCache, at: int | None = None) -> Float[Tensor, "T V"]:
-        """The chances of what comes after each of these tokens of an answer; `at` is the number of the first
-        where the cache holds a part of what came before, and None where it holds all of it: then the model
-        counts positions itself, as it does in `generate`."""
+    def read(self, ids: Sequence[int], cache: DynamicCache, **places: Tensor) -> Float[Tensor, "T V"]:
+        """The chances of what comes after each of these tokens of an answer. `places` (positions, mask) are
+        given where the cache holds a part of what came before: where it holds all, the model finds them
+        itself, as it does in `generate`."""
         given = torch.tensor([list(ids)], device=self.model.device)
-        places = {}
-        if at is not None:
-            places["position_ids"] = torch.arange(len(ids), device=given.device)[None] + self.length + at
         logits = self.model(input_ids=given, past_key_values=cache, use_cache=True, **places).logits[0]
         return self.chances(logits)
 
@@ -211,14 +217,26 @@ class _Talk:
 
 
 def _drafted(
-    talk: _Talk, small: DynamicCache, said: Sequence[int], count: int, ends: set[int]
+    talk: _Talk,
+    small: DynamicCache,
+    bias: Float[Tensor, "K"] | None,
+    said: Sequence[int],
+    count: int,
+    ends: set[int],
 ) -> tuple[list[int], list[Tensor]]:
-    """Up to `count` tokens that the draft would say, and the chances it gave."""
+    """Up to `count` tokens that the draft would say, and the chances it gave; `bias` is on the logits of the
+    prompt's K keys."""
     guesses: list[int] = []
     chances: list[Tensor] = []
     while len(guesses) < count and (not guesses or guesses[-1] not in ends):
         last = guesses[-1] if guesses else said[-1]
-        [own] = talk.read([last], small, len(said) - 1 + len(guesses))
+        at = talk.length + len(said) - 1 + len(guesses)
+        places = {"position_ids": torch.tensor([[at]], device=talk.model.device)}
+        if bias is not None:
+            places["attention_mask"] = pad(bias, (0, small.get_seq_length() + 1 - len(bias)))[
+                None, None, None
+            ]
+        [own] = talk.read([last], small, **places)
         chances.append(own)
         guesses.append(talk.draw(own))
     return guesses, chances

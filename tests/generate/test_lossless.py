@@ -78,6 +78,31 @@ def test_however_many_are_drafted_over_however_few_tokens(draft, keep):
         assert found.passes == -(-(len(found.tokens) - 1) // (draft + 1))
 
 
+def test_a_draft_attends_to_each_token_in_proportion_to_the_patches_it_stands_for(monkeypatch):
+    model, inputs, masks = loaded("Llava")[0], asked("Llava"), []
+    original = model.forward
+
+    def forward(**given):
+        if "position_ids" in given:
+            masks.append(given.get("attention_mask"))
+        return original(**given)
+
+    monkeypatch.setattr(model, "forward", forward)
+    patches = int((inputs["input_ids"] == model.config.image_token_id).sum())
+    words = inputs["input_ids"].shape[1] - patches
+    found = prumerge.lossless(model, inputs, "spatial:keep=2", max_new_tokens=WORDS)
+    assert len(masks) == found.drafted
+    for mask in masks:
+        sizes = mask.exp().flatten()
+        answer = len(sizes) - words - 2  # what is said so far counts as words do
+        assert sizes.sum().item() == pytest.approx(words + patches + answer)
+        assert (sizes > 1.5).sum() == 2
+    masks.clear()
+    plain = prumerge.lossless(model, inputs, "spatial:keep=2", max_new_tokens=WORDS, sizes=False)
+    assert plain.tokens.tolist() == found.tokens.tolist()
+    assert masks == [None] * plain.drafted
+
+
 def test_what_ends_an_answer_ends_it_inside_a_draft_too():
     model, processor = prumerge.load("tiny")
     inputs = prepare(processor, scene(9_800_013).image, "which shape is blue?")
