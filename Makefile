@@ -47,6 +47,7 @@ paper: .venv/installed-dev  ## every table and chart of docs/results.md and the 
 	$(BIN)/python benchmarks/easy_vqa_split.py --state build/paper/easy
 	$(BIN)/python benchmarks/adaptation.py --state build/paper/adaptation
 	$(BIN)/python benchmarks/own_method.py --state build/paper/own
+	$(BIN)/python benchmarks/positions.py --state build/paper/positions
 	$(BIN)/python benchmarks/hard.py --state build/paper/hard
 	$(BIN)/python benchmarks/lossless.py
 	$(BIN)/python benchmarks/prefix.py

@@ -21,7 +21,7 @@ from typing import Any
 
 import easy_vqa
 import torch
-from measure import save
+from measure import part_of, save
 
 import prumerge
 from prumerge.evaluate.tasks.easy_vqa import SIDE
@@ -77,8 +77,13 @@ def clips(processor: Any, wanted: int) -> Iterator[Any]:
         yield prepare(processor, [frame.image for frame in drawn.frames], about[0].question)
 
 
+def on_pictures(wanted: int) -> dict[str, Any]:
+    """A wish about pictures of easy-VQA's test split, to a real language model."""
+    model, processor = prumerge.load("real")
+    return forced(model, pictures(processor, wanted))
+
+
 def pictures(processor: Any, wanted: int) -> Iterator[Any]:
-    """A wish about pictures of easy-VQA's test split."""
     paths = list(easy_vqa.get_test_image_paths().values())
     for path in paths[:: len(paths) // wanted][:wanted]:
         shown = prumerge.open_image(path).resize((SIDE, SIDE))
@@ -91,8 +96,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=12)
     parser.add_argument("--pictures", type=int, default=20)
     options = parser.parse_args()
-    real, reads = prumerge.load("real")
-    result: dict[str, Any] = {"pictures": forced(real, pictures(reads, options.pictures))}
+    result = {"pictures": part_of("lossless", "pictures", lambda: on_pictures(options.pictures))}
     model, processor = prumerge.load("tiny")
     asked = (
         prepare(processor, drawn.image, one.text)

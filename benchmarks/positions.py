@@ -43,13 +43,14 @@ import argparse
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 from hard import Progress, before_language
-from measure import save
+from measure import part_of, save
 from scipy.stats import wilcoxon
 
 import prumerge
@@ -189,7 +190,9 @@ def corrected(found: Answers) -> list[dict[str, Any]]:
     return rows
 
 
-def reported(name: str, found: Answers) -> dict[str, Any]:
+def reported(name: str, state: Path) -> dict[str, Any]:
+    """What was answered, and what differs."""
+    found = answered(name, state)
     untouched = found["neither"]["none"]
     return {
         **asdict(replace(ASKED[name], questions=len(untouched))),
@@ -215,7 +218,8 @@ def main() -> None:
         for name in given.only.split(","):
             answered(name, given.state)
     else:
-        save("positions", {name: reported(name, answered(name, given.state)) for name in ASKED})
+        found = {name: part_of("positions", name, partial(reported, name, given.state)) for name in ASKED}
+        save("positions", found)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from hard_tables import hard, hard_clips
 from lossless_table import lossless
 from own_method_tables import own_method, own_method_told
 from PIL import Image
+from positions_tables import positions, positions_told
 from prefix_tables import prefix_accuracy, prefix_cost
 from real_llava_tables import real_llava, real_llava_learned
 from real_tower_tables import real_tower_counts, real_tower_layers, real_tower_outliers
@@ -386,6 +387,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
         adaptation,
         own_method,
         own_method_told,
+        positions,
+        positions_told,
         lossless,
         reproduce,
         hard,

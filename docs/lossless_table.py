@@ -10,7 +10,7 @@ from results_of import of
 @of("lossless")
 def lossless(result: Any) -> str:
     lines = [
-        "| what | draft | read | answers | identical | tokens | passes | one by one | accepted | bytes read |",
+        "| what | draft | read | answers | identical | tokens | passes | one by one | accepted | bytes |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     lines += [

@@ -49,6 +49,12 @@ ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         "1 h",
     ),
     (
+        "[sizes and positions](results.md#sizes-and-positions)",
+        "`python benchmarks/positions.py --state build/paper/positions`",
+        ("positions",),
+        "2 h",
+    ),
+    (
         "[the hard test](results.md#hard-scenes)",
         "`python benchmarks/hard.py --state build/paper/hard`",
         ("hard",),

@@ -28,7 +28,7 @@ class Memory:
     def of(cls, full: Tensor, reduced: dict[str, Any], options: Options) -> Memory:
         """Of the caller's prompt, and of the shorter one that a pipeline made of it."""
         own = reduced.get("position_ids")
-        needed = own is not None and (options.positions != "compact" or own.ndim == 3)
+        needed = own is not None and (options.placing != "compact" or own.ndim == 3)
         return cls(full, reduced["input_ids"], reduced["attention_mask"], own if needed else None)
 
     def after(self, later: Int[Tensor, "B T"]) -> Int[Tensor, "*R B T"]:

@@ -26,7 +26,7 @@ def answer(
     model: shared.ModelOption = "tiny",
     reducer: shared.ReducersOption = "prumerge",
     keep: shared.KeepOption = None,
-    positions: shared.PositionsOption = "compact",
+    positions: shared.PositionsOption = "auto",
     separators: shared.SeparatorsOption = "keep",
     size_bias: shared.SizeBiasOption = False,
     relevance_model: shared.RelevanceOption = None,

@@ -53,7 +53,7 @@ def calibrate(
         typer.Option(help="A text file with a question on each line, in place of those built in."),
     ] = None,
     model: shared.ModelOption = "tiny",
-    positions: shared.PositionsOption = "compact",
+    positions: shared.PositionsOption = "auto",
     separators: shared.SeparatorsOption = "keep",
     size_bias: shared.SizeBiasOption = False,
     device: shared.DeviceOption = "auto",

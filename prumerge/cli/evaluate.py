@@ -81,7 +81,7 @@ def evaluate(
     ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="48 questions each, at 36 tokens only.")] = False,
     model: shared.ModelOption = "tiny",
-    positions: shared.PositionsOption = "compact",
+    positions: shared.PositionsOption = "auto",
     separators: shared.SeparatorsOption = "keep",
     size_bias: shared.SizeBiasOption = False,
     relevance_model: shared.RelevanceOption = None,

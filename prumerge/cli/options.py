@@ -72,8 +72,8 @@ KeepOption = Annotated[
 PositionsOption = Annotated[
     str,
     typer.Option(
-        help="Position ids of what is left: compact, original or median.",
-        autocompletion=lambda: ["compact", "original", "median"],
+        help="Position ids of what is left: compact, original or median; auto: compact, original with sizes.",
+        autocompletion=lambda: ["auto", "compact", "original", "median"],
     ),
 ]
 SeparatorsOption = Annotated[
@@ -145,7 +145,7 @@ def check_question(method: Reducer, question: str | None) -> None:
 
 
 def options_of(
-    positions: str = "compact",
+    positions: str = "auto",
     separators: str = "keep",
     size_bias: bool = False,
 ) -> Options:

@@ -52,7 +52,7 @@ def serve(
     max_body_mb: Annotated[int, typer.Option(min=1, help="MiB of a request.")] = 32,
     max_megapixels: Annotated[float, typer.Option(min=0.01, help="Of a request's pictures.")] = 50,
     max_seconds: Annotated[float, typer.Option(min=1, help="Until an answer must be there.")] = 600,
-    positions: shared.PositionsOption = "compact",
+    positions: shared.PositionsOption = "auto",
     separators: shared.SeparatorsOption = "keep",
     size_bias: shared.SizeBiasOption = False,
     device: shared.DeviceOption = "auto",

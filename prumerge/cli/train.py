@@ -86,7 +86,7 @@ def train(
         bool, typer.Option("--merge/--no-merge", help="Write a plain checkpoint beside the adapter.")
     ] = True,
     seed: Annotated[int, typer.Option(help="Of order, budgets and adapters.")] = 0,
-    positions: shared.PositionsOption = "compact",
+    positions: shared.PositionsOption = "auto",
     separators: shared.SeparatorsOption = "keep",
     size_bias: shared.SizeBiasOption = False,
     dry_run: Annotated[

@@ -76,7 +76,7 @@ class Chat(lmms):
         dtype: str = "auto",
         device_map: str | None = None,
         frames: int = FRAMES,
-        positions: str = "compact",
+        positions: str = "auto",
         separators: str = "keep",
         size_bias: bool = False,
         pretrained: str = "",

@@ -143,7 +143,7 @@ def _read(tokens: VisualTokens, reduction: Reduction, index: Int[Tensor, "M"], o
     """How what is left of one picture is read; `index` is the reduction's, on the CPU."""
     if tokens.placed is None:  # any placeholders do, so the first ones
         kept = _first(len(index), tokens.placeholders)
-        if options.positions == "compact":
+        if options.placing == "compact":
             return Decision(tokens, reduction, kept, index)
         return Decision(
             tokens, reduction, kept, *_standing(tokens, reduction, index, options).sort(stable=True)
@@ -184,7 +184,7 @@ def _standing(
     tokens: VisualTokens, reduction: Reduction, index: Int[Tensor, "M"], options: Options
 ) -> Int[Tensor, "M"]:
     """The placeholder of its picture that each token stands for, on the CPU."""
-    median = options.positions == "median" and (reduction.weights is not None or tokens.merged is not None)
+    median = options.placing == "median" and (reduction.weights is not None or tokens.merged is not None)
     if tokens.merged is not None:  # patches are the placeholders that no separator has
         whole, patches = tokens.whole(reduction), torch.ones(tokens.placeholders, dtype=torch.bool)
         if tokens.separators is not None:

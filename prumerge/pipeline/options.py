@@ -11,7 +11,7 @@ from torch import Tensor
 from prumerge.errors import PrumergeError
 from prumerge.tokens import VisualTokens
 
-Positions = Literal["compact", "original", "median"]
+Positions = Literal["auto", "compact", "original", "median"]
 Separators = Literal["keep", "drop", "remake"]
 Relevance: TypeAlias = Callable[[Sequence[VisualTokens]], Sequence[Tensor]]
 
@@ -23,9 +23,10 @@ class Options:
     Raises PrumergeError for a word that is none of a field's.
     """
 
-    positions: Positions = "compact"
+    positions: Positions = "auto"
     """Position ids of what is left: counted anew without gaps (compact), those of the places that tokens
-    stand for (original), or for merged tokens that of the median of their sources (median)."""
+    stand for (original), or for merged tokens that of the median of their sources (median). `auto` is
+    compact, and original where attention is told sizes: see `placing`."""
 
     separators: Separators = "keep"
     """What becomes of newlines between the rows of a large picture, and of class tokens between frames: all
@@ -52,6 +53,18 @@ class Options:
                 f"{self.relevance!r}"
             )
 
+    @property
+    def placing(self) -> Literal["compact", "original", "median"]:
+        """`positions`, with `auto` decided.
+
+        Without gaps, few tokens stand nearer to the question than all did, and rotary attention favours what
+        is near: that makes up for their number. Told their sizes as well, they would be attended to twice as
+        much as they should (docs/results.md, sizes and positions).
+        """
+        if self.positions == "auto":
+            return "original" if self.size_bias else "compact"
+        return self.positions
+
     def but(self, **changes: Any) -> Options:
         """The same with other values; TypeError for a name that is none of its fields."""
         known = [each.name for each in fields(self)]
@@ -61,9 +74,10 @@ class Options:
         return replace(self, **changes) if changes else self
 
     def changed(self) -> dict[str, Any]:
-        """The fields that are not as they are by default."""
-        given = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {each.name: given[each.name] for each in fields(self) if given[each.name] != each.default}
+        """The fields that are not as they are by default; positions as they are decided."""
+        given = {each.name: getattr(self, each.name) for each in fields(self)} | {"positions": self.placing}
+        plain = {each.name: each.default for each in fields(self)} | {"positions": "compact"}
+        return {name: value for name, value in given.items() if value != plain[name]}
 
 
 DEFAULT = Options()

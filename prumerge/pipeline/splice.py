@@ -37,7 +37,7 @@ def splice(
     offsets = accumulate((one.placeholders for one in decisions), initial=0)
     kept = torch.cat([one.kept for one in decisions])
     standing = torch.cat([first + one.standing for first, one in zip(offsets, decisions, strict=False)])
-    shorter, order = _shorten(prompt, kept, None if options.positions == "compact" else standing)
+    shorter, order = _shorten(prompt, kept, None if options.placing == "compact" else standing)
     if family.positions is not None:
         whole = family.positions(prompt.base, prompt.inputs)
         left = _Left(prompt.image, kept, standing, order)
@@ -102,7 +102,7 @@ def _placeholders(
 
 def check_positions(options: Options, config: Any) -> None:
     """Raise PrumergeError for positions that models of this configuration have no use for."""
-    if options.positions != "compact" and family_of(config.model_type).positions is not None:
+    if options.positions not in ("auto", "compact") and family_of(config.model_type).positions is not None:
         raise PrumergeError(
             f"models of type {config.model_type!r} have positions in time and space, which tokens keep "
             f"anyway; leave out positions={options.positions!r}"

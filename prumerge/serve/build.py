@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ from prumerge.serve.host import Host
 from prumerge.serve.limits import MIB, Limits
 from prumerge.serve.local import Local
 from prumerge.serve.metrics import Metrics
+
+log = logging.getLogger("prumerge.serve")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +57,14 @@ def build(model: Any, processor: Any, settings: Settings) -> Front:
     guard, options = settings.guard, settings.options
     if guard is not None:
         options = options.but(**guard.options)
-        if settings.engine is not None and options.size_bias:
+    if settings.engine is not None and options.size_bias:
+        if guard is not None:
             raise PrumergeError(
                 "the guard was found with --size-bias, which vLLM has not; calibrate without, or serve "
                 "without --engine"
             )
+        log.warning("vLLM attends to every token alike: --size-bias is left out")
+        options = options.but(size_bias=False)
     allowed = Allowed.of(settings.reducer, settings.reducers, options)
     host, metrics = Host(model, processor), Metrics()
     batch, seconds = settings.batch, settings.seconds

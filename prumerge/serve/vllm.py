@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-import logging
 import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -32,8 +31,6 @@ from prumerge.serve.refusal import Refusal
 from prumerge.serve.travel import check_travels
 from prumerge.serve.upstream import Failed, Upstream
 
-log = logging.getLogger("prumerge.serve")
-
 # Fields that would change how the engine reads its prompt.
 _OURS = {
     "add_generation_prompt", "add_special_tokens", "allowed_token_ids", "cache_salt", "chat_template",
@@ -57,10 +54,8 @@ class Vllm:
         """Look whether this model can be served so, and whether the engine has its weights."""
         check_travels(self.host.model, self.host.processor)
         self._check(Pipeline(self.allowed.default, self.allowed.options))
-        if self.allowed.options.positions != "compact":
+        if self.allowed.options.placing != "compact":
             raise PrumergeError("vLLM counts positions without gaps; leave --positions out")
-        if self.allowed.options.size_bias:
-            log.warning("vLLM attends to every token alike: --size-bias is left out")
         url = self.upstream.url
         try:
             card = (await self.upstream.get("/v1/models"))["data"][0]

@@ -305,7 +305,7 @@ def test_demo_answers_every_sample_question_and_draws_each_picture(run, tmp_path
             ["answer", SAMPLE, "what?", "--frames", "4"],
             "is one picture, which has no frames; leave --frames out",
         ),
-        (["answer", SAMPLE, "what?", "--positions", "odd"], "positions are compact, original, median"),
+        (["answer", SAMPLE, "what?", "--positions", "odd"], "positions are auto, compact, original, median"),
         (["answer", SAMPLE, "what?", "--separators", "odd"], "separators are keep, drop, remake"),
         (
             ["answer", SAMPLE, "what?", "--relevance-model", "x"],

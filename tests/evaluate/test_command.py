@@ -206,7 +206,7 @@ def test_reports_are_written_whole_or_not_at_all(evaluated, run, monkeypatch):
         (["evaluate", "-o", __file__], "is a file, not a folder; name another place"),
         (["evaluate", "-o", f"{__file__}/deeper"], "is a file, not a folder; name another place"),
         (["evaluate", "--quick", "--relevance-model", "x"], "no method that asks --relevance-model"),
-        (["evaluate", "--quick", "--positions", "odd"], "positions are compact, original, median"),
+        (["evaluate", "--quick", "--positions", "odd"], "positions are auto, compact, original, median"),
         (["rescore", __file__], "is no file of answers: line 1 holds no settings"),
         (
             ["evaluate", "--benchmark", "colours"],

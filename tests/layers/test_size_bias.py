@@ -160,9 +160,20 @@ def test_a_token_counts_as_that_many_copies_in_its_place(text, attention):
             attention_mask=mask[None, None],
         ).last_hidden_state
         expected = model.lm_head(copies)[0, times.cumsum(0) - 1]
-    found = biased(model, inputs, Uneven())[0]
+    found = biased(model, inputs, Uneven(), positions="compact")[0]
     close(found, expected)
     assert not torch.allclose(found[-1], logits_of(model, shorter)[0, -1], atol=1e-2)
+
+
+def test_who_is_told_sizes_is_told_where_tokens_stood(llama):
+    inputs, spec = prompt(ROWS[0]), "spatial:keep=4"
+    told = biased(llama, inputs, spec)
+    assert torch.equal(told, biased(llama, inputs, spec, positions="original"))
+    assert not torch.allclose(told, biased(llama, inputs, spec, positions="compact"), atol=1e-3)
+    plain, compact = (
+        prumerge.reduce(llama, inputs, spec, **options) for options in ({}, {"positions": "compact"})
+    )
+    assert torch.equal(logits_of(llama, plain), logits_of(llama, compact))
 
 
 def test_methods_between_layers_look_at_the_attention_that_the_layers_have(llama):

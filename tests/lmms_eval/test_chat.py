@@ -220,7 +220,7 @@ def test_words_in_quotes_keep_their_commas_and_keep_is_the_budget(chat):
         ({"device": "abacus"}, "there is no device 'abacus'"),
         ({"model": "/no/where"}, "there is no model to load at '/no/where'"),
         ({"reducer": "prune"}, "there is no method 'prune'"),
-        ({"positions": "odd"}, "positions are compact, original, median"),
+        ({"positions": "odd"}, "positions are auto, compact, original, median"),
     ],
 )
 def test_bad_arguments_are_one_sentence(unchecked, chat, given, sentence):

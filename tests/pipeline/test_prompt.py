@@ -128,7 +128,7 @@ def test_placeholders_of_one_row_are_not_anothers(model):
 @pytest.mark.parametrize(
     ("options", "kind", "sentence"),
     [
-        ({"positions": "median of all"}, PrumergeError, "positions are compact, original, median, not"),
+        ({"positions": "median of all"}, PrumergeError, "positions are auto, compact, original, median, not"),
         ({"separators": "some"}, PrumergeError, "separators are keep, drop, remake, not 'some'"),
         ({"relevance": "word"}, PrumergeError, "relevance is a function of a prompt's pictures"),
         ({"position": "compact"}, TypeError, "there is no option 'position'; there are: positions, "),
