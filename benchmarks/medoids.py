@@ -3,8 +3,9 @@
 Decided is a batch of 32 pictures; milliseconds are processor time for one of them. Keys are drawn around 40
 directions, as a picture has parts that look alike, or all at random, where no token stands for any other and
 being lazy gains least. By themselves: the product of all keys with each other, without which nobody knows
-what a token covers; and the greedy choice behind it, lazily and with every gain anew at each step. Also the
-operators of one step on a device that is asked for them, and a clip of 16384 tokens in 32 frames.
+what a token covers, also in bfloat16 and in int8, to see what rounding could gain; and the greedy choice
+behind it, lazily and with every gain anew at each step. Also the operators of one step on a device that is
+asked for them, and a clip of 16384 tokens in 32 frames.
 
 OMP_NUM_THREADS=1 python benchmarks/medoids.py --rounds 9
 """
@@ -46,10 +47,14 @@ def measured(batch: list[prumerge.VisualTokens], count: int) -> dict[str, Any]:
     times = {spec: milliseconds / len(batch) for spec, milliseconds in times.items()}
     vectors, weight = normalize(batch[0].keys, dim=-1), batch[0].attention()
     keys, of_each = vectors.numpy(), weight.numpy()
+    halved, bytes_each = vectors.bfloat16(), (vectors * 127 / vectors.abs().max()).round().to(torch.int8)
+    turned = bytes_each.T.contiguous()
     parts = rounds(
         {
             "product_torch_ms": lambda: vectors @ vectors.T,
             "product_numpy_ms": lambda: keys @ keys.T,
+            "product_bfloat16_ms": lambda: halved @ halved.T,
+            "product_int8_ms": lambda: torch._int_mm(bytes_each, turned),
             "one_lazily_ms": lambda: lazily(keys, of_each, 1),
             "all_lazily_ms": lambda: lazily(keys, of_each, KEEP),
             "one_at_once_ms": lambda: at_once(vectors[None], weight[None], 1),

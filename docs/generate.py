@@ -338,14 +338,16 @@ def medoids_cost() -> str:
     """What medoids take beside PruMerge, and why."""
     result = _result("medoids")
     own = result["in_parts"]
-    times, product = own["ms"], own["product_numpy_ms"]
+    times, product, int8 = own["ms"], own["product_numpy_ms"], own["product_int8_ms"]
     lazily, at_once = own["all_lazily_ms"] - product, own["all_at_once_ms"] - own["product_torch_ms"]
     return (
         f"On one thread, {result['kept']} of 576 x 1024 tokens are {times['medoids']:.1f} ms of processor "
         f"time, {own['over_prumerge']['medoids']:.1f} x `prumerge`'s {times['prumerge']:.1f} ms; `scope` "
         f"takes {times['scope']:.1f} ms. The product of all keys with each other alone is {product:.1f} ms, "
         f"of which half is computed (all of it: {own['product_torch_ms']:.1f} ms), where PruMerge compares "
-        f"only what it keeps with all others. The greedy choice is {lazily:.1f} ms lazily, and "
+        f"only what it keeps with all others; it would be {own['product_bfloat16_ms']:.1f} ms in bfloat16, "
+        f"and {int8:.1f} ms in int8, still {int8 / times['prumerge']:.1f} x all of `prumerge`: a method that "
+        f"compares all pairs cannot be as cheap. The greedy choice is {lazily:.1f} ms lazily, and "
         f"{at_once:.1f} ms with every gain anew at each step. A clip of {result['clip_tokens']} tokens in 32 "
         f"frames, a tenth kept: {result['clip_ms']['medoids'] / 1000:.1f} s ({result['date']})."
     )
