@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 
 MMAP_THRESHOLD, ARENA_MAX = -3, -8
 """Of glibc's `malloc.h`."""
@@ -20,6 +21,8 @@ def settle() -> None:
     itself glibc takes tensors of up to 32 MiB from heaps of 64 MiB which each thread has for itself; what is
     remembered lies between them, so that holes fit ever less of what comes, and no heap ever goes back.
     """
+    if sys.platform != "linux":
+        return
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "gnu_get_libc_version"):
         return
