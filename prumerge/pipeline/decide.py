@@ -50,7 +50,8 @@ class Decision:
 
     def left(self) -> Left:
         """The same without the picture: what the prompt around it needs to know."""
-        return Left(len(self), self.kept, self.standing, self.sizes(), self.owners)
+        standing = self.standing.clone()  # a view would keep the places of all pictures decided with it
+        return Left(len(self), self.kept, standing, self.sizes(), self.owners)
 
     def features(self) -> Float[Tensor, "T C"]:
         """What is read."""
@@ -98,6 +99,11 @@ class Left:
     def sizes(self) -> Float[Tensor, "T"]:
         """How many patches each stands for."""
         return self.patches_each
+
+    def tensors(self) -> list[Tensor]:
+        """What it holds."""
+        held = (self.kept, self.standing, self.patches_each, self.owners)
+        return [tensor for tensor in held if tensor is not None]
 
 
 def decide(

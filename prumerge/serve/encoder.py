@@ -161,17 +161,20 @@ class Encoder:
             job.waiting -= 1
 
     async def _work(self) -> None:
-        while True:
-            taken = await self._queue.take()
-            jobs = [job for job in taken if job.waiting]
-            for job in taken:
-                if not job.waiting:  # all who wanted it have left
-                    del self._flying[job.key]
-                    job.future.cancel()
-            if jobs:
-                await self._finish(jobs)
+        while True:  # without a name for the batch, which would be held until the next one comes
+            await self._finish(self._wanted(await self._queue.take()))
+
+    def _wanted(self, taken: list[_Job]) -> list[_Job]:
+        """Jobs that somebody waits for; the others are dropped."""
+        for job in taken:
+            if not job.waiting:  # all who wanted it have left
+                del self._flying[job.key]
+                job.future.cancel()
+        return [job for job in taken if job.waiting]
 
     async def _finish(self, jobs: list[_Job]) -> None:
+        if not jobs:
+            return
         since = time.perf_counter()
         try:
             made: list[Made] = await self.host.run(self._made, jobs)

@@ -122,9 +122,8 @@ class Local:
             self._queue.discard(row)
 
     async def _work(self) -> None:
-        while True:
-            rows = await self._queue.take()
-            await self._answer(rows)
+        while True:  # without a name for the batch, which would be held until the next one comes
+            await self._answer(await self._queue.take())
 
     async def _answer(self, rows: list[Row]) -> None:
         """Answer rows together; where one cannot be answered, the others are."""

@@ -61,9 +61,6 @@ class Row:
     def nbytes(self) -> int:
         """Of its embeddings, and what is known of them on the CPU."""
         held = [
-            tensor
-            for step in self.steps
-            for one in step
-            for tensor in (one.embeddings, one.left.kept, one.left.standing, one.left.patches_each)
+            tensor for step in self.steps for one in step for tensor in (one.embeddings, *one.left.tensors())
         ]
         return sum(tensor.nbytes for tensor in held)

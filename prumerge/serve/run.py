@@ -11,6 +11,7 @@ import uvicorn
 from prumerge.errors import PrumergeError
 from prumerge.serve.app import log, make_app
 from prumerge.serve.front import Front
+from prumerge.serve.memory import settle
 
 GRACE = 30
 """Seconds that requests which are held have to be answered when the server is told to end."""
@@ -23,6 +24,7 @@ def run(front: Front, host: str, port: int) -> None:
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     log.setLevel(logging.INFO)
+    settle()
     with listening_on(host, port) as listening:
         asyncio.run(_serve(front, listening, host))
 
