@@ -1,6 +1,6 @@
 """Is lossless decoding lossless, and what is it worth? Drafts over few visual tokens, verified over all.
 
-    python benchmarks/lossless.py [--questions 1000] [--clips 12] [--pictures 20]
+    python benchmarks/lossless.py [--questions 1000] [--clips 8] [--pictures 12]
 
 answers: questions to the embedded model about drawn scenes, greedy, against `generate`; answers are two
 tokens long. clips: the same model made to go on to 24 tokens behind the end of its answers, on clips of eight
@@ -93,8 +93,8 @@ def pictures(processor: Any, wanted: int) -> Iterator[Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--questions", type=int, default=1000)
-    parser.add_argument("--clips", type=int, default=12)
-    parser.add_argument("--pictures", type=int, default=20)
+    parser.add_argument("--clips", type=int, default=8)
+    parser.add_argument("--pictures", type=int, default=12)
     options = parser.parse_args()
     result = {"pictures": part_of("lossless", "pictures", lambda: on_pictures(options.pictures))}
     model, processor = prumerge.load("tiny")
