@@ -47,7 +47,7 @@ from prumerge.pipeline.options import Options
 
 OWN = "medoids"
 MERGED = {merge: f"medoids:merge={merge}" for merge in (0, 1)}
-READINGS = {"plain": Options(), "sizes": Options(size_bias=True)}
+READINGS = {"plain": Options(), "sizes": Options(positions="compact", size_bias=True)}
 Answers = dict[tuple[str, ...], Record]
 
 

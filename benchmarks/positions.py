@@ -65,9 +65,9 @@ from prumerge.evaluate.statistics import clustered_interval, compare, holm
 from prumerge.pipeline.options import Options
 
 READINGS = {
-    "neither": Options(),
+    "neither": Options(positions="compact"),
     "positions": Options(positions="original"),
-    "sizes": Options(size_bias=True),
+    "sizes": Options(positions="compact", size_bias=True),
     "both": Options(positions="original", size_bias=True),
 }
 PAIRS = (("both", "neither"), ("both", "sizes"), ("positions", "neither"), ("sizes", "neither"))
