@@ -152,7 +152,7 @@ def _llava(
         text_config=text_config(text, layers),
         image_token_index=IMAGE,
         image_seq_length=(side // PATCH) ** 2,
-        vision_feature_layer=layer,
+        vision_feature_layer=list(layer) if isinstance(layer, tuple) else layer,
         vision_feature_select_strategy=strategy or ("full" if tower == "siglip" else "default"),
         attn_implementation=attention,
     )
