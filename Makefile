@@ -9,8 +9,8 @@ VLLM_ENV ?= .venv-vllm
 demo: .venv/installed  ## answer questions about sample pictures with and without token reduction
 	$(BIN)/prumerge demo
 
-test: .venv/installed-dev  ## the test suite
-	$(BIN)/pytest -n auto --dist loadfile
+test: .venv/installed-dev  ## the test suite; what was compiled is kept, whatever the environment says
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n auto --dist loadfile
 
 test-lmms: .venv-lmms/installed  ## the tests that need lmms-eval, in an environment of its own
 	.venv-lmms/bin/pytest -m lmms tests/lmms_eval

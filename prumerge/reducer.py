@@ -316,7 +316,7 @@ class Placed:
     layers: LayerReducer | None = None
     """Between layers of the language model."""
 
-    @property
+    @cached_property
     def prefix(self) -> LayerReducer | None:
         """The same where it decides before the language model, about keys and values alone."""
         return self.layers if self.layers is not None and self.layers.prefix else None

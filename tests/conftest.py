@@ -3,6 +3,7 @@
 It imports little itself: of several processes the one that hands out tests starts the others after it.
 """
 
+import functools
 import gc
 import os
 import sys
@@ -23,9 +24,13 @@ settings.register_profile("repeatable", deadline=None, derandomize=True, databas
 settings.load_profile("repeatable")
 
 
+gc.disable()
+
+
 def pytest_collection_finish():
     """What was imported stays: garbage collection, which each training asks for, need not look at it."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
@@ -51,10 +56,24 @@ def small(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def once():
+    """Models by name, each loaded once."""
+    from prumerge.loading.load import load
+
+    return functools.cache(load)
+
+
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command in this process: exit code, stdout, stderr."""
+def run(monkeypatch, capsys, once):
+    """Run a command in this process: exit code, stdout, stderr. All but training share the embedded model."""
     from prumerge.cli import main
+
+    def loaded(name, **options):
+        asks = name == "tiny" and not options and sys.argv[1] != "train"
+        return once(name) if asks else once.__wrapped__(name, **options)
+
+    monkeypatch.setattr("prumerge.loading.load.load", loaded)
 
     def command(*arguments):
         monkeypatch.setattr(sys, "argv", ["prumerge", *map(str, arguments)])

@@ -8,8 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from prumerge.tiny import held_out, samples
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """The first samples and questions alone: programs run to their end, and show less."""
+    monkeypatch.setattr("prumerge.tiny.samples", lambda: samples()[:2])
+    monkeypatch.setattr("prumerge.tiny.held_out", lambda count: held_out(min(count, 2)))
 
 
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
@@ -18,6 +27,7 @@ def test_the_code_in_the_readme_runs(block, tmp_path, monkeypatch):
     exec(compile(block, "README.md", "exec"), {})
 
 
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
 def test_the_examples_run(path, capsys):
     runpy.run_path(str(path), run_name="__main__")
@@ -25,6 +35,7 @@ def test_the_examples_run(path, capsys):
 
 
 # `serve` starts a process of its own; `make notebooks` runs all of them.
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("name", ["quick_start", "compare", "own_method", "fine_tune"])
 def test_the_notebooks_run_as_programs(name, capsys):
     runpy.run_path(str(ROOT / "docs" / "notebooks" / f"{name}.py"), run_name="__main__")

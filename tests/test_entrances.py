@@ -32,6 +32,12 @@ QUESTION, WORDS = "w5 w7", 12
 SPECS = ("none", "topk:keep=3", "prumerge:keep=4", "pool:keep=2")
 
 
+def asked_of(name):
+    """A method that leaves tokens as they are, and one that merges; of both kinds there are two, in turn."""
+    turn = list(PROCESSORS).index(name) % 2
+    return SPECS[turn], SPECS[2 + turn]
+
+
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory):
     path = tmp_path_factory.mktemp("picture") / "noise.png"
@@ -113,7 +119,7 @@ def through(entrance, name, picture, spec, monkeypatch, tmp_path, **options):
 @pytest.mark.parametrize("entrance", ENTRANCES)
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_every_entrance_answers_alike(name, entrance, picture, monkeypatch, tmp_path):
-    for spec in SPECS:
+    for spec in asked_of(name):
         with monkeypatch.context() as patch:
             folder = tmp_path / spec.partition(":")[0]
             folder.mkdir()
@@ -124,7 +130,7 @@ def test_every_entrance_answers_alike(name, entrance, picture, monkeypatch, tmp_
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_the_command_line_answers_alike(name, picture, run, monkeypatch):
     monkeypatch.setattr("prumerge.cli.model.open_model", lambda model, device: loaded(name))
-    for spec in SPECS[:2]:
+    for spec in asked_of(name)[:1]:
         code, out, err = run(
             *("answer", picture, QUESTION, "--model", name, "--reducer", spec, "--json"),
             *("--max-new-tokens", WORDS),

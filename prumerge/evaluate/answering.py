@@ -85,16 +85,19 @@ def _decisions(
     about: Sequence[Asked],
 ) -> list[list[Decision]]:
     """What is kept of the pictures of each row; a row that is asked about again keeps what it kept, unless
-    words decide."""
+    words decide. Where they do not, pictures are as they were encoded."""
     options = pipeline.options
-    reads = any("text" in part.needs for part in pipeline.method.parts) or asker.relevance is not None
+    scored = asker.relevance is not None or options.relevance is not None
+    reads = scored or any("text" in part.needs for part in pipeline.method.parts)
     once = list(rows) if reads else list({id(row): row for row in rows}.values())
     flat = [[VisualTokens.from_frames(row)] if options.clip else row for row in once]
-    together = options.but(clip=False)  # by now
-    if asker.relevance is not None:
-        questions = [item.text for row, (_, item) in zip(flat, about, strict=True) for _ in row]
-        together = together.but(relevance=asker.relevance(questions))
-    pictures = shown(prompt, [one for row in flat for one in row], together)
+    pictures = [one for row in flat for one in row]
+    if reads:
+        together = options.but(clip=False)  # by now
+        if asker.relevance is not None:
+            questions = [item.text for row, (_, item) in zip(flat, about, strict=True) for _ in row]
+            together = together.but(relevance=asker.relevance(questions))
+        pictures = shown(prompt, pictures, together)
     found = iter(pipeline.decide(pictures))
     decided = [list(islice(found, len(row))) for row in flat]
     if reads:
@@ -138,7 +141,7 @@ def answers(
         )
     kept = iter(average_tokens(inside, [len(one) for one in decisions]))
     new = said(prompt, shorter, generated)
-    written = [ended(row, limit, model) for row, limit in zip(new.tolist(), limits, strict=True)]
+    written = ended(new.tolist(), limits, model)
     texts = asker.processor.batch_decode([ids for ids, _ in written], skip_special_tokens=True)
     texts = list(map(str.strip, texts))
     lengths = [len(ids) + (not cut) for ids, cut in written]
@@ -149,7 +152,9 @@ def answers(
         compared = [(0.0, length) for length in lengths]
     else:
         compared = listener.compared(new)
-    asked = [_with_gold(asker, item) for _, item in about]
+    asked = [
+        item if item.gold else replace(item, gold=(asker.said[item.task, item.id],)) for _, item in about
+    ]
     return [
         Record(
             task=item.task,
@@ -188,8 +193,3 @@ def _listener(asker: Asker, job: Job, about: Sequence[Asked]) -> Listener | Foll
         return Listener()
     known = [asker.untouched[item.task, item.id] for _, item in about]
     return Follower(known, device_of(asker.model))
-
-
-def _with_gold(asker: Asker, item: Question) -> Question:
-    """A question with its right answers: the untouched model's where it has none of its own."""
-    return item if item.gold else replace(item, gold=(asker.said[item.task, item.id],))

@@ -35,7 +35,7 @@ class Log:
         self.repaired = len(data) - len(whole)
         """Bytes of an unfinished last line that were cut off."""
         files = self._files()
-        begun = _line({"settings": settings})[:-2]  # a header that was not finished
+        begun = _lines({"settings": settings})[:-2]  # a header that was not finished
         if not (whole or begun.startswith(data) or data.startswith(begun)):
             files.append(path)  # to be refused
         found = [_contents(file) for file in files]
@@ -54,15 +54,15 @@ class Log:
         if whole:
             known = found[files.index(path)].settings.get("asked", {})
             new = {name: told for name, told in settings.get("asked", {}).items() if name not in known}
-            self._header = _line({"settings": {"asked": new}}) if new else b""
+            self._header = _lines({"settings": {"asked": new}}) if new else b""
         else:
             after = {"after": len(files)} if files else {}
-            self._header = _line({"settings": settings, **after})
+            self._header = _lines({"settings": settings, **after})
 
     def append(self, *records: Record) -> None:
         """Write answers through to the file. PrumergeError names the file and what is safe in it."""
         with self._writing() as file:
-            file.write(self._header + b"".join(_line(asdict(record)) for record in records))
+            file.write(self._header + _lines(*map(asdict, records)))
         self._header = b""
         self.records += records
 
@@ -210,5 +210,5 @@ def _parsed(line: bytes) -> Any:
         return None
 
 
-def _line(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+def _lines(*values: dict[str, Any]) -> bytes:
+    return b"".join(json.dumps(value, ensure_ascii=False).encode() + b"\n" for value in values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 from prumerge.errors import PrumergeError, short, unknown
@@ -125,4 +126,4 @@ def by_method(records: Iterable[Record]) -> dict[str, list[Record]]:
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         groups[record.method].append(record)
-    return {label: sorted(rows, key=lambda record: record.place) for label, rows in groups.items()}
+    return {label: sorted(rows, key=attrgetter("task", "id")) for label, rows in groups.items()}

@@ -122,9 +122,13 @@ def said(prompt: Prompt, shorter: Mapping[str, Any], generated: Int[Tensor, "B T
     return generated[:, start:]
 
 
-def ended(ids: Sequence[int], limit: int, model: Any) -> tuple[list[int], bool]:
-    """The tokens of an answer without what ends it and pads it, `limit` at most, and whether it was cut."""
+def ended(
+    answers: Sequence[Sequence[int]], limits: Sequence[int], model: Any
+) -> list[tuple[list[int], bool]]:
+    """The tokens of each answer without what ends it and pads it, as many as its limit at most, and whether
+    it was cut."""
     ends = model.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
-    place = next((place for place, one in enumerate(ids) if one in ends), len(ids))
-    return list(ids[: min(place, limit)]), place >= limit
+    places = [next((place for place, one in enumerate(ids) if one in ends), len(ids)) for ids in answers]
+    rows = zip(answers, places, limits, strict=True)
+    return [(list(ids[: min(place, limit)]), place >= limit) for ids, place, limit in rows]

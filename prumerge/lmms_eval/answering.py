@@ -68,9 +68,8 @@ class Answerer:
             generated = model.generate(**shorter, **generation.options)
         kept = average_tokens(inside, [len(one) for one in decisions])
         read = shorter["attention_mask"].sum(dim=1).tolist()
-        limit = generation.options["max_new_tokens"]
         new = said(prompt, shorter, generated).tolist()
-        written = [ended(ids, limit, model) for ids in new]
+        written = ended(new, [generation.options["max_new_tokens"]] * len(new), model)
         texts = processor.batch_decode([ids for ids, _ in written], skip_special_tokens=True)
         tokens_in, tokens = [0] * len(batch), [0.0] * len(batch)
         for row, decision, count in zip(owners, decisions, kept, strict=True):

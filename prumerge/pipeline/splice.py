@@ -34,7 +34,7 @@ def splice(
     family = prompt.family
     check_positions(options, prompt.model.config)
     prompt.owners(decisions)
-    offsets = accumulate((one.placeholders for one in decisions), initial=0)
+    offsets = accumulate((len(one.kept) for one in decisions), initial=0)
     kept = torch.cat([one.kept for one in decisions])
     standing = torch.cat([first + one.standing for first, one in zip(offsets, decisions, strict=False)])
     shorter, order = _shorten(prompt, kept, None if options.placing == "compact" else standing)

@@ -17,27 +17,21 @@ from prumerge.tiny.vocabulary import make_processor, unknown_words
 SAMPLE = str(samples()[0].path)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--help"],
-        ["-h"],
-        ["--version"],
-        ["methods"],
-        ["methods", "prumerge"],
-        ["families"],
-        ["answer", "--help"],
-        ["serve", "--help"],
-        ["export-lm", "--help"],
-    ],
-)
-def test_help_and_tables_do_not_import_torch(arguments):
+LIGHT = ["--help", "-h", "--version", "methods", "methods prumerge", "families"]
+LIGHT += ["answer --help", "serve --help", "export-lm --help"]
+
+
+def test_help_and_tables_do_not_import_torch():
+    """In one process: what one of them imports is still there after the others."""
     program = (
-        f"import sys; sys.argv = ['prumerge', *{arguments}]\n"
+        "import sys\n"
         "from prumerge.cli import main\n"
-        "try: main()\n"
-        "except SystemExit as stop: assert not stop.code\n"
-        "assert not {'torch', 'transformers', 'PIL', 'fastapi', 'httpx2', 'uvicorn'} & set(sys.modules)"
+        f"for arguments in {LIGHT}:\n"
+        "    sys.argv = ['prumerge', *arguments.split()]\n"
+        "    try: main()\n"
+        "    except SystemExit as stop: assert not stop.code\n"
+        "    heavy = {'torch', 'transformers', 'PIL', 'fastapi', 'httpx2', 'uvicorn'} & set(sys.modules)\n"
+        "    assert not heavy, (arguments, heavy)"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stderr == ""
 
@@ -203,13 +197,11 @@ def test_show_draws_the_frames_of_a_clip_below_each_other(run, tmp_path):
         assert picture.height > 900
 
 
-@pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
-def test_charts_are_written_as_pictures_and_as_vectors(run, tmp_path, kind):
+@pytest.mark.parametrize(("kind", "begins"), [("pdf", b"%PDF"), ("svg", b"<?xml")])
+def test_charts_are_written_as_vectors_too(run, tmp_path, kind, begins):
     target = tmp_path / f"attention.{kind}"
     assert run("plot-attention", "--sample", "1", "-o", target)[0] == 0
-    assert {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[kind] == target.read_bytes()[
-        : 4 + (kind == "svg")
-    ]
+    assert target.read_bytes().startswith(begins)
 
 
 def test_plot_attention_writes_the_figure(run, tmp_path):
@@ -218,7 +210,7 @@ def test_plot_attention_writes_the_figure(run, tmp_path):
     assert code == 0
     assert len(report["attention"]) == 576
     assert 0 < report["fence"] < max(report["attention"])
-    assert (tmp_path / "attention.png").stat().st_size > 10_000
+    assert (tmp_path / "attention.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_picture_of_ones_own_goes_through_answer_and_show(run, tmp_path):
@@ -264,12 +256,14 @@ def test_the_embedded_model_says_which_words_it_does_not_know(run):
     assert [unknown_words(processor, question) for question in known] == [[]] * len(known)
 
 
-def test_demo_answers_every_sample_question_and_draws_each_picture(run, tmp_path):
+def test_demo_answers_every_sample_question_and_draws_each_picture(run, monkeypatch, tmp_path):
+    shown = samples()[:2]
+    monkeypatch.setattr("prumerge.tiny.samples", lambda: shown)
     code, out, _ = run("demo", "-o", tmp_path / "demo", "--json")
     rows = json.loads(out)
     assert code == 0
-    assert len(rows) == sum(len(sample.questions) for sample in samples())
-    assert len(list((tmp_path / "demo").glob("*.png"))) == len(samples())
+    assert [row["question"] for row in rows] == [one.text for sample in shown for one in sample.questions]
+    assert {path.stem for path in (tmp_path / "demo").iterdir()} == {sample.path.stem for sample in shown}
 
 
 @pytest.mark.parametrize(

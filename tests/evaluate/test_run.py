@@ -42,16 +42,23 @@ def short(the_plan, questions):
     return replace(the_plan, tasks=tasks)
 
 
+FEW = 6
+
+
+def few(*given, **options):
+    """A plan with a few questions for each task."""
+    return short(plan(*given, **options), FEW)
+
+
 # what is asked
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("budget", [2, 16, 36, 144, 575, 576])
+@pytest.mark.parametrize("budget", [2, 36, 144, 575, 576])
 def test_every_method_hands_over_exactly_the_budget(name, budget):
     job = at(name, budget, visual_tokens())
     assert job.label == f"{name}@{budget}"
-    for seed in range(3):
-        assert len(make(job.spec)(visual_tokens(seed=seed))) == budget
+    assert len(make(job.spec)(visual_tokens(seed=1))) == budget  # of another picture than was counted on
 
 
 @pytest.mark.parametrize(
@@ -189,7 +196,7 @@ def asked(tiny, the_plan, log):
 def whole(tiny, tmp_path_factory):
     """A run of two methods at 36 tokens and by the one's own choice."""
     log = Log(tmp_path_factory.mktemp("run") / "answers.jsonl", {})
-    steps = asked(tiny, plan(budgets="36,auto"), log)
+    steps = asked(tiny, few(budgets="36,auto"), log)
     return log, steps
 
 
@@ -199,7 +206,7 @@ def said(records):
 
 def test_every_method_answers_every_question_once(whole):
     log, steps = whole
-    questions = sorted(item.id for _, items in pictures(WHOLE, ("existence", "perception")) for item in items)
+    questions = sorted(item.id for _, items in pictures(FEW, ("existence", "perception")) for item in items)
     for label, records in by_method(log.records).items():
         assert [record.id for record in records] == questions, label
     assert sum(done for done, _ in steps) == steps[-1][1] == len(log.records)
@@ -221,7 +228,7 @@ def test_budgets_are_met_and_adaptive_methods_have_rivals_at_their_mean(whole):
 def test_methods_inside_tower_and_language_model_are_asked_too(shipped, tmp_path):
     log = Log(tmp_path / "answers.jsonl", {})
     methods = "fastv,tome,tome:r=60+prumerge,pyramiddrop"
-    asked(shipped, short(plan(methods, tasks="existence"), 4), log)
+    asked(shipped, short(plan(methods, tasks="existence"), 2), log)
     groups = by_method(log.records)
     kept = {label: {record.tokens_kept for record in records} for label, records in groups.items()}
     assert kept == {
@@ -233,7 +240,7 @@ def test_methods_inside_tower_and_language_model_are_asked_too(shipped, tmp_path
         "random@36": {36},
     }
     assert {record.tokens_in for record in log.records} == {576}
-    drawn, items = next(pictures(4, ("existence",)))
+    drawn, items = next(pictures(2, ("existence",)))
     for label, spec in [("fastv@36", "fastv:keep=36"), ("tome@36", "tome:keep=36")]:
         alone = answer(shipped[0], shipped[1], drawn.image, items[0].question, make(spec))
         (record,) = (record for record in groups[label] if record.id == items[0].id)
@@ -248,9 +255,9 @@ def test_methods_inside_tower_and_language_model_are_asked_too(shipped, tmp_path
 
 def test_a_batch_answers_what_each_question_alone_gets(shipped, tmp_path):
     log = Log(tmp_path / "answers.jsonl", {})
-    asked(shipped, short(plan("prumerge", "36,auto", "existence,attribute"), 4), log)
+    asked(shipped, short(plan("prumerge", "36,auto", "existence,attribute"), 2), log)
     answers = said(log.records)
-    for drawn, items in list(pictures(4, ("existence", "attribute")))[:2]:
+    for drawn, items in pictures(2, ("existence", "attribute")):
         for label, spec in [
             ("none", "none"),
             ("prumerge@36", "prumerge:keep=35"),
@@ -277,12 +284,12 @@ def test_a_picture_is_encoded_once_for_all_methods_and_questions(tiny, tmp_path,
         return found
 
     monkeypatch.setattr(Pipeline, "encode", note)
-    asked(tiny, plan(), Log(tmp_path / "answers.jsonl", {}))
-    scenes = len(list(pictures(WHOLE, ("existence", "perception"))))
+    asked(tiny, few(), Log(tmp_path / "answers.jsonl", {}))
+    scenes = len(list(pictures(FEW, ("existence", "perception"))))
     assert sum(pictures_encoded) == scenes + 1  # and one to count on
 
 
-@pytest.mark.parametrize("cut", [40, 120])
+@pytest.mark.parametrize("cut", [20, 54])  # at the budget, and while methods choose themselves
 def test_a_run_that_was_stopped_goes_on_and_ends_the_same(whole, tiny, tmp_path, monkeypatch, cut):
     before, _ = whole
     log = Log(tmp_path / "answers.jsonl", {})
@@ -298,7 +305,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(whole, tiny, tmp_path,
         return generate(**given)
 
     monkeypatch.setattr(tiny[0], "generate", noted)
-    asked(tiny, plan(budgets="36,auto"), log)
+    asked(tiny, few(budgets="36,auto"), log)
     questions = len({record.place for record in before.records})
     assert new <= sum(prompts) <= new + questions  # the untouched model is listened to once again
     assert Counter(record.key for record in log.records).most_common(1)[0][1] == 1
@@ -310,18 +317,18 @@ def test_a_finished_run_asks_nothing(whole, tiny, monkeypatch):
     log, _ = whole
     before = len(log.records)
     monkeypatch.setattr(tiny[0], "generate", None)
-    steps = asked(tiny, plan(budgets="36,auto"), log)
+    steps = asked(tiny, few(budgets="36,auto"), log)
     assert len(log.records) == before
     assert sum(done for done, _ in steps) == before
 
 
 def test_no_picture_is_opened_about_which_all_is_answered(whole, tiny):
     log, _ = whole
-    the_plan, steps = plan(), []
+    the_plan, steps = few(), []
     closed = [(lambda: pytest.fail("opened"), questions) for _, questions in the_plan.showings]
     model, processor = tiny
     ask(Asker(model, processor, Options()), the_plan.fixed(visual_tokens()), closed, log, steps.append)
-    assert sum(steps) == 4 * 2 * WHOLE
+    assert sum(steps) == 4 * 2 * FEW
 
 
 def test_many_questions_about_a_picture_are_answered_in_parts(whole, tiny, tmp_path, monkeypatch):
@@ -333,7 +340,7 @@ def test_many_questions_about_a_picture_are_answered_in_parts(whole, tiny, tmp_p
         return generate(**given)
 
     monkeypatch.setattr(tiny[0], "generate", noted)
-    asked(tiny, plan("spatial"), log)
+    asked(tiny, few("spatial"), log)
     assert max(rows) == 3
     answers = said(whole[0].records)
     assert said(log.records) == {key: answers[key] for key in said(log.records)}
@@ -341,19 +348,19 @@ def test_many_questions_about_a_picture_are_answered_in_parts(whole, tiny, tmp_p
 
 def test_a_run_is_extended_by_methods_and_tasks(tiny, tmp_path):
     log = Log(tmp_path / "answers.jsonl", {})
-    asked(tiny, plan("spatial", tasks="existence"), log)
-    assert len(log.records) == 3 * WHOLE
-    asked(tiny, plan("pool", tasks="existence"), log)
-    assert len(log.records) == 4 * WHOLE
-    asked(tiny, plan("spatial", tasks="existence,choice"), log)
+    asked(tiny, few("spatial", tasks="existence"), log)
+    assert len(log.records) == 3 * FEW
+    asked(tiny, few("pool", tasks="existence"), log)
+    assert len(log.records) == 4 * FEW
+    asked(tiny, few("spatial", tasks="existence,choice"), log)
     counts = {label: len(records) for label, records in by_method(log.records).items()}
-    assert counts == {"none": 2 * WHOLE, "spatial@36": 2 * WHOLE, "random@36": 2 * WHOLE, "pool@36": WHOLE}
+    assert counts == {"none": 2 * FEW, "spatial@36": 2 * FEW, "random@36": 2 * FEW, "pool@36": FEW}
 
 
 def test_what_is_scored_is_what_is_saved(tiny, tmp_path, monkeypatch):
     log = Log(tmp_path / "answers.jsonl", {})
     monkeypatch.setattr(tiny[1], "batch_decode", lambda ids, **_: ["\nNo "] * len(ids))
-    asked(tiny, plan("spatial", tasks="existence"), log)
+    asked(tiny, few("spatial", tasks="existence"), log)
     assert {record.prediction for record in log.records} == {"No"}
     assert all(record.score == (record.gold == ("no",)) for record in log.records)
 
@@ -413,10 +420,10 @@ def test_rivals_on_clips_get_the_mean_of_one_frame(tiny, tmp_path):
 def test_methods_that_read_the_text_decide_for_each_question(shipped, spec, tmp_path):
     log = Log(tmp_path / "answers.jsonl", {})
     chosen = spec.rpartition(":")[0]
-    asked(shipped, short(plan(chosen, "36", "existence,attribute"), 4), log)
+    asked(shipped, short(plan(chosen, "36", "existence,attribute"), 2), log)
     answers = said(log.records)
     assert {record.spec for record in log.records if record.method == f"{chosen}@36"} == {spec}
-    for drawn, items in list(pictures(4, ("existence", "attribute")))[:2]:
+    for drawn, items in pictures(2, ("existence", "attribute")):
         for item in items:
             alone = answer(shipped[0], shipped[1], drawn.image, item.question, make(spec))
             assert answers[f"{chosen}@36", item.benchmark, item.id][::2] == (
@@ -436,7 +443,7 @@ def test_what_is_asked_changes_what_such_a_method_keeps(tiny, monkeypatch, tmp_p
         return found
 
     monkeypatch.setattr(Pipeline, "decide", note)
-    asked(tiny, plan("cdpruner", tasks="existence"), Log(tmp_path / "answers.jsonl", {}))
+    asked(tiny, few("cdpruner", tasks="existence"), Log(tmp_path / "answers.jsonl", {}))
     questions = next(indexes for indexes in kept if len({len(index) for index in indexes} - {36}) == 0)
     assert len(set(map(tuple, questions))) > 1
 
@@ -444,4 +451,4 @@ def test_what_is_asked_changes_what_such_a_method_keeps(tiny, monkeypatch, tmp_p
 @pytest.mark.parametrize("name", ["evs", "vidcom2"])
 def test_methods_that_compare_frames_are_refused(tiny, tmp_path, name):
     with pytest.raises(ValueError, match=f"{name}.* needs the frames of a video .* use for example"):
-        asked(tiny, plan(name, tasks="existence"), Log(tmp_path / "answers.jsonl", {}))
+        asked(tiny, few(name, tasks="existence"), Log(tmp_path / "answers.jsonl", {}))

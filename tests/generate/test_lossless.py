@@ -44,7 +44,7 @@ def greedy(model, inputs, count):
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_it_says_what_the_untouched_model_says_or_why_it_cannot(name):
     model = loaded(name)[0]
-    for inputs in (asked(name, number) for number in range(4)):
+    for inputs in (asked(name, number) for number in range(2)):
         try:
             found = prumerge.lossless(model, inputs, "spatial:keep=2", max_new_tokens=WORDS)
         except PrumergeError as refusal:
@@ -121,7 +121,7 @@ def test_at_a_temperature_answers_come_from_the_models_own_distribution():
         longer = {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
         expected = (model(**longer).logits[0, -1].float() / temperature).softmax(-1)
     counts = torch.zeros_like(expected)
-    for seed in range(250):
+    for seed in range(150):
         found = prumerge.lossless(
             model, inputs, "topk:keep=1", max_new_tokens=2, temperature=temperature,
             generator=torch.Generator().manual_seed(seed),
@@ -133,7 +133,7 @@ def test_at_a_temperature_answers_come_from_the_models_own_distribution():
         torch.cat([each[likely], (each.sum() - each[likely].sum())[None]]).double()
         for each in (counts, expected)
     )
-    assert counts.sum() > 60
+    assert counts.sum() > 40
     assert chisquare(seen.numpy(), (wanted / wanted.sum() * seen.sum()).numpy()).pvalue > 1e-3
 
 

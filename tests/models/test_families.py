@@ -45,7 +45,7 @@ def test_an_attached_method_does_what_reduce_does(case):
     family, model, _, rows = case
     expected = answer(model, reduced(model, family.prompt(*rows)))
     with prumerge.attach(model, SPEC) as attachment:
-        sequences = model.generate(**family.prompt(*rows), max_new_tokens=4, do_sample=False)
+        sequences = model.generate(**family.prompt(*rows), max_new_tokens=3, do_sample=False)
     ids = family.prompt(*rows)["input_ids"]
     assert torch.equal(sequences, torch.cat([ids, expected], dim=1))
     assert all(0 < after < before for before, after in attachment.tokens)

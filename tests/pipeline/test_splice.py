@@ -40,7 +40,7 @@ MODELS: dict[str, Any] = {
     "clip, last layer": {"layer": -1},
     "clip, first layer": {"layer": 1},
     "clip, third last layer": {"layer": -3},
-    "clip, two layers": {"layer": [-2, -1]},
+    "clip, two layers": {"layer": (-2, -1)},
     "clip, 49 patches": {"side": 98},
     "siglip": {"tower": "siglip"},
     "siglip, last layer": {"tower": "siglip", "layer": -1},

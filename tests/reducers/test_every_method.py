@@ -63,9 +63,7 @@ def test_a_budget_is_met_exactly(name, grid):
     tokens = visual_tokens(grid)
     available = len(tokens)
     least = available // grid[0] if name == "evs" else 1  # which always keeps the first frame
-    for keep in {1, 2, 3, available // 3, available // 2, available - 1, available} & set(
-        range(least, available + 1)
-    ):
+    for keep in {1, 3, available // 3, available - 1, available} & set(range(least, available + 1)):
         reduction = prumerge.make(f"{name}:keep={keep}")(tokens)
         assert len(reduction) == keep + (EXTRA.get(name, 0) if keep < available else 0)
         check(reduction, tokens)
@@ -202,9 +200,9 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", BUDGETED)
 def test_no_method_compares_all_tokens_of_a_video_with_each_other(name):
-    tokens = visual_tokens((32, 16, 32), channels=8)
+    tokens = visual_tokens((32, 8, 16), channels=8)
     with Largest() as largest:
-        reduction = prumerge.make(f"{name}:keep={512 if name == 'evs' else 160}")(tokens)
+        reduction = prumerge.make(f"{name}:keep={128 if name == 'evs' else 96}")(tokens)
     check(reduction, tokens)
     assert largest.elements < len(tokens) ** 2 / 16
 

@@ -344,7 +344,7 @@ def test_a_budget_that_so_few_blocks_cannot_meet():
 
 def test_features_of_several_layers():
     with pytest.raises(ValueError, match="give one vision_feature_layer"):
-        reduced(llava(layer=[-2, -1]), prompt(*ROWS), "tome:r=2")
+        reduced(llava(layer=(-2, -1)), prompt(*ROWS), "tome:r=2")
 
 
 def test_flash_attention_takes_no_bias():

@@ -37,7 +37,7 @@ def start(*arguments):
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--bits", "w16a16,w4a16", "--hardware", "v100,h100"]])
 def test_help_and_a_full_table_come_at_once_and_without_torch(arguments):
-    assert min(start(*arguments) for _ in range(3)) < 0.5
+    assert start(*arguments) < 0.5 or min(start(*arguments) for _ in range(3)) < 0.5
 
 
 def test_the_table_and_the_words(run):

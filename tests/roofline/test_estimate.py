@@ -207,7 +207,7 @@ def test_a_method_inside_the_model_lies_between_its_numbers(layers, tokens):
     assert inside.kv_cache == 2 * 4096 * 2 * ((576 + fill) * layers + (tokens + fill) * (32 - layers))
 
 
-@settings(max_examples=20)  # each looks for its count by many estimates
+@settings(max_examples=10)  # each looks for its count by many estimates
 @given(MACHINES, BITS, st.integers(1, 200))
 def test_below_the_floor_a_tenth_is_left_and_above_it_more(machine, bits, text):
     one = llava("576", machine, bits, text=text)
@@ -218,7 +218,7 @@ def test_below_the_floor_a_tenth_is_left_and_above_it_more(machine, bits, text):
         assert alone < 0.9 * llava(str(tokens + 1), machine, bits, text=text).prefill.time
 
 
-@settings(max_examples=20)  # each looks for its count by many estimates
+@settings(max_examples=10)  # each looks for its count by many estimates
 @given(MACHINES, BITS, st.integers(1, 200))
 def test_up_to_the_knee_memory_is_the_limit_and_beyond_it_arithmetic(machine, bits, text):
     one = llava("576", machine, bits, text=text)

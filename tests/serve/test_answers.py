@@ -107,7 +107,7 @@ def test_every_family_is_served_as_the_command_line_answers(name):
     expected = []
     for shown, spec in asked:
         try:
-            said = answer(model, processor, shown, WORDS, spec, clip=False, max_new_tokens=6)
+            said = answer(model, processor, shown, WORDS, spec, clip=False, max_new_tokens=4)
             expected.append((said.answer, said.prompt_tokens, said.visual_tokens))
         except PrumergeError:  # a family of one picture
             expected.append(None)
@@ -115,7 +115,7 @@ def test_every_family_is_served_as_the_command_line_answers(name):
         {
             "model": "tiny",
             "messages": [question(WORDS, *map(png, shown))],
-            "max_tokens": 6,
+            "max_tokens": 4,
             **({"reducer": spec} if spec == "none" else {}),
         }
         for shown, spec in asked

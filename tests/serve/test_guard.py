@@ -2,7 +2,7 @@
 
 import openai
 import pytest
-from serving import GUARD, Engine, check_guarded, content, png, question, running, serving
+from serving import GUARD, Engine, check_guarded, content, png, question, running, said_under_guard, serving
 
 import prumerge
 from prumerge.errors import PrumergeError
@@ -33,9 +33,14 @@ def server(request, tiny, tmp_path_factory):
             yield found
 
 
-def test_many_at_once_are_answered_as_one_by_one(server, tiny):
+@pytest.fixture(scope="module")
+def one_by_one(tiny):
     model, processor = tiny
-    check_guarded(server.client, guarded(model, processor, GUARD))
+    return said_under_guard(guarded(model, processor, GUARD))
+
+
+def test_many_at_once_are_answered_as_one_by_one(server, one_by_one):
+    check_guarded(server.client, one_by_one)
 
 
 def test_a_picture_is_encoded_once_for_all_steps(server):

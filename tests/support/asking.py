@@ -20,5 +20,5 @@ def reduced(model, inputs, spec=SPEC, **options):
 def answer(model, inputs, **options):
     """The new tokens [B, T], greedily."""
     with torch.no_grad():
-        ids = model.generate(**inputs, **{"max_new_tokens": 4, "do_sample": False, **options})
+        ids = model.generate(**inputs, **{"max_new_tokens": 3, "do_sample": False, **options})
     return ids[:, inputs["input_ids"].shape[1] :]

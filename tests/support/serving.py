@@ -164,11 +164,11 @@ def check_at_once(client, asked, requests):
 
 
 GUARD = Guard(("prumerge:keep=15", "medoids:keep=36"), 0.41, max_new_tokens=12)
-"""Under which each of its steps answers some of what `check_guarded` asks."""
+"""Under which each of its steps answers some of what `said_under_guard` asks."""
 
 
-def check_guarded(client, model):
-    """Many requests at once get what a `Guarded` gives one by one, and are told what each step said."""
+def said_under_guard(model):
+    """Pictures, questions about them, and what a `Guarded` says to one after the other."""
     texts = [
         "is there a heart?",
         "which shape is blue?",
@@ -176,16 +176,21 @@ def check_guarded(client, model):
         "what does the sign say?",
     ]
     asked = [(scene(9_800_013 + number).image, text) for number in range(2) for text in texts]
-    expected = [model.answer(image, text) for image, text in asked]
-    assert {one.method for one in expected} == {*GUARD.steps, "untouched"}
+    found = [(image, text, model.answer(image, text)) for image, text in asked]
+    assert {said.method for *_, said in found} == {*GUARD.steps, "untouched"}
+    return found
+
+
+def check_guarded(client, asked):
+    """Many requests at once get what `said_under_guard` says, and are told what each step said."""
 
     def ask(number):
-        image, text = asked[number]
+        image, text, _ = asked[number]
         return content(client, [question(text, png(image))], stream=number % 2 == 0)
 
     with ThreadPoolExecutor(len(asked)) as pool:
         found = list(pool.map(ask, range(len(asked))))
-    for (text, usage), said in zip(found, expected, strict=True):
+    for (text, usage), (*_, said) in zip(found, asked, strict=True):
         tries = usage.guard["tries"]
         assert (text, usage.guard["answered_by"]) == (said.answer, said.method)
         assert [(one["step"], one["visual_tokens"]) for one in tries] == [

@@ -36,7 +36,7 @@ from prumerge.tiny.write_manifest import MANIFEST, digest
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
-    return [scene(seed) for seed in range(HELD_OUT.start, HELD_OUT.start + 250)]
+    return [scene(seed) for seed in range(HELD_OUT.start, HELD_OUT.start + 150)]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_training_never_sees_held_out_scenes():
 
 def test_training_never_sees_nor_speaks_of_the_unseen_pairs(scenes, of_training):
     singular = {plural: kind for kind, plural in PLURALS.items()}
-    for drawn in (*of_training[:150], *scenes[:150]):
+    for drawn in (*of_training[:80], *scenes[:80]):
         assert not {(thing.colour, thing.kind) for thing in drawn.objects} & set(UNSEEN_PAIRS)
         for question in questions(drawn, 1, 12):
             words = [singular.get(word, word) for word in question.text.replace("?", "").split()]

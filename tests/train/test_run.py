@@ -86,16 +86,17 @@ def test_the_adapter_on_the_model_it_came_from_is_the_plain_checkpoint(tmp_path)
 
 @pytest.mark.parametrize("label_free", [False, True])
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, label_free):
-    straight = trained(tmp_path / "straight", label_free=label_free, dropout=0.1)
+    options = {"data": DATA[:6], "label_free": label_free, "dropout": 0.1}
+    straight = trained(tmp_path / "straight", **options)
 
     def interrupt(what, done, total):
         if what == "training" and done == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
-    half = trained(tmp_path / "halves", label_free=label_free, dropout=0.1, track=interrupt)
+    half = trained(tmp_path / "halves", **options, track=interrupt)
     assert not half.finished and half.steps == 2
     assert not (tmp_path / "halves" / "adapter").exists()
-    whole = trained(tmp_path / "halves", label_free=label_free, dropout=0.1)
+    whole = trained(tmp_path / "halves", **options)
     assert whole.finished
     assert same(weights(tmp_path / "straight"), weights(tmp_path / "halves"))
     losses = [[entry["loss"] for entry in one.log if "loss" in entry] for one in (straight, whole)]
@@ -103,7 +104,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, label_free)
 
 
 def in_many_steps(folder):
-    trained(folder, steps=24, save_every=2, dropout=0.1)
+    trained(folder, steps=14, save_every=2, dropout=0.1)
 
 
 def test_a_kill_in_the_middle_loses_nothing(tmp_path):

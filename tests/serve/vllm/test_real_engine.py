@@ -14,6 +14,7 @@ from serving import (
     content,
     question,
     said_of,
+    said_under_guard,
     serving,
     start,
     until,
@@ -75,7 +76,7 @@ def test_64_at_once_are_answered_as_the_command_line_answers(fronted, tiny):
 def test_under_a_guard_many_at_once_are_answered_as_one_by_one(running_vllm, tiny):
     with serving(*prumerge.load("tiny"), engine=running_vllm.url, guard=GUARD) as server:
         model, processor = tiny
-        check_guarded(server.client, guarded(model, processor, GUARD))
+        check_guarded(server.client, said_under_guard(guarded(model, processor, GUARD)))
 
 
 def test_fields_of_vllm_reach_it(fronted, asks):
