@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -204,4 +204,17 @@ class ReducedTrainer(Trainer):
         if self.lengths is None:
             return super()._get_train_sampler(train_dataset)
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(size, lengths=list(self.lengths()))
+        return ByLength(size, list(self.lengths()), self.args.seed, lambda: int(self.state.epoch or 0))
+
+
+class ByLength(LengthGroupedSampler):
+    """Rows of like lengths together, in an order that the seed and the number of the epoch alone decide: a
+    run that was stopped in whichever epoch goes on with the rows that would have come."""
+
+    def __init__(self, batch: int, lengths: list[int], seed: int, epoch: Callable[[], int]) -> None:
+        super().__init__(batch, lengths=lengths, generator=torch.Generator())
+        self.seed, self.epoch = seed, epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(self.seed + self.epoch())
+        return super().__iter__()

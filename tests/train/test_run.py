@@ -84,17 +84,19 @@ def test_the_adapter_on_the_model_it_came_from_is_the_plain_checkpoint(tmp_path)
     assert torch.allclose(one, other, atol=1e-4)
 
 
-@pytest.mark.parametrize("label_free", [False, True])
-def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, label_free):
-    options = {"data": DATA[:6], "label_free": label_free, "dropout": 0.1}
+@pytest.mark.parametrize(
+    ("label_free", "rows", "stop"), [(False, 6, 2), (True, 6, 2), (False, 4, 3), (False, 4, 2)]
+)  # in the first epoch, in the second, and between them
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, label_free, rows, stop):
+    options = {"data": DATA[:rows], "label_free": label_free, "dropout": 0.1}
     straight = trained(tmp_path / "straight", **options)
 
     def interrupt(what, done, total):
-        if what == "training" and done == 2:
+        if what == "training" and done == stop:
             os.kill(os.getpid(), signal.SIGINT)
 
     half = trained(tmp_path / "halves", **options, track=interrupt)
-    assert not half.finished and half.steps == 2
+    assert not half.finished and half.steps == stop
     assert not (tmp_path / "halves" / "adapter").exists()
     whole = trained(tmp_path / "halves", **options)
     assert whole.finished
