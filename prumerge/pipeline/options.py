@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
 
 from torch import Tensor
@@ -53,7 +54,7 @@ class Options:
                 f"{self.relevance!r}"
             )
 
-    @property
+    @cached_property
     def placing(self) -> Literal["compact", "original", "median"]:
         """`positions`, with `auto` decided.
 
