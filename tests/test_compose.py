@@ -314,8 +314,8 @@ def test_decoding_by_hand_goes_on_from_positions_with_gaps(model, explicit):
 
 
 def test_positions_that_there_are_not(model, unchecked):
-    with pytest.raises(ValueError, match="positions are compact, original, median, not 'mean'"):
+    with pytest.raises(ValueError, match="positions are auto, compact, original, median, not 'mean'"):
         reduced(model, prompt(*ROWS), "topk", positions="mean")
-    with pytest.raises(ValueError, match="positions are compact, original, median, not 'mean'"):
+    with pytest.raises(ValueError, match="positions are auto, compact, original, median, not 'mean'"):
         prumerge.attach(model, "topk", positions="mean")
     assert "_prumerge" not in vars(model)
