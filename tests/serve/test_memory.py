@@ -27,6 +27,11 @@ OF_A_QUESTION = {Picture, Asked, Row, Decision, VisualTokens}
 REDUCERS = ("prumerge", "none", "pool:keep=4", "linformer:keep=4")
 
 
+def of_a_question():
+    """What there is in this process of what a question makes."""
+    return [one for one in gc.get_objects() if type(one) in OF_A_QUESTION]
+
+
 @pytest.fixture
 def asked_at_once(untrained):
     """What is left of thirteen questions that came at once: nine are answered, `linformer` begins behind the
@@ -48,6 +53,9 @@ def asked_at_once(untrained):
             chat = front.read(json.dumps(body).encode())
             await front.engine.whole(await front.asked(chat, held))
 
+    before = of_a_question()  # of other tests; held, so that no new one gets the address of an old one
+    known = {id(one) for one in before}
+
     async def work():
         await front.start()
         found = await asyncio.gather(*map(one, bodies), return_exceptions=True)
@@ -55,7 +63,7 @@ def asked_at_once(untrained):
         del found
         await asyncio.sleep(0.01)  # the loop itself holds what it runs just now
         gc.collect()
-        left = [type(one).__name__ for one in gc.get_objects() if type(one) in OF_A_QUESTION]
+        left = [type(one).__name__ for one in of_a_question() if id(one) not in known]
         await front.stop()
         return SimpleNamespace(cache=front.encoder.cache, refused=refused, left=left)
 
