@@ -36,7 +36,9 @@ def of_a_question():
 def asked_at_once(untrained):
     """What is left of thirteen questions that came at once: nine are answered, `linformer` begins behind the
     only layer, and one picture is none."""
-    front = build(*untrained, Settings(name="tiny", reducers=["pool", "linformer"], seconds=0.05))
+    model, processor = untrained
+    settings = Settings(name="tiny", reducers=["pool", "linformer"], seconds=0.05)
+    front = build(model, processor, settings)
     files = [png(Image.effect_noise((80, 60 + number), 90).convert("RGB")) for number in range(12)]
     bodies = [
         {
