@@ -74,8 +74,8 @@ def _soak(name: str, soak: dict[str, Any]) -> str:
     errors = sum(soak["errors"].values())
     note = f" ({soak['note']})" if "note" in soak else ""
     return (
-        f"- {soak['seconds'] / 60:g} minutes{name.removeprefix('soak')}, {soak['at_once']} clients without a "
-        f"pause, three in four pictures new: {soak['answered']:,} answers, {errors} errors{note}; {ends}."
+        f"- {soak['seconds'] / 60:.0f} minutes{name.removeprefix('soak')}, {soak['at_once']} clients without "
+        f"a pause, three in four pictures new: {soak['answered']:,} answers, {errors} errors{note}; {ends}."
     )
 
 
