@@ -16,7 +16,7 @@ from prumerge.evaluate.tasks import SCENES, names
 from prumerge.evaluate.tasks._task import Source
 from prumerge.loading.fingerprint import fingerprint
 from prumerge.models import device_of
-from prumerge.pipeline.options import Options
+from prumerge.pipeline.options import DEFAULT, Options
 from prumerge.reducer import Reducer
 from prumerge.spec import make, split_specs, with_keep
 from prumerge.tokens import VisualTokens
@@ -86,7 +86,11 @@ class Plan:
 
     def settings(self, name: str, model: Any, options: Options | None = None) -> dict[str, Any]:
         """What answers depend on; methods, budgets and tasks may be added to a run."""
-        changed = {} if options is None else options.changed()
+        options = options or DEFAULT
+        changed = options.changed()
+        changed.pop("positions", None)
+        if options.placing != "compact":  # what `auto` was decided to be
+            changed["positions"] = options.placing
         if "relevance" in changed:
             changed["relevance"] = True  # a function has no text; whose it is belongs to the caller
         return {

@@ -75,10 +75,9 @@ class Options:
         return replace(self, **changes) if changes else self
 
     def changed(self) -> dict[str, Any]:
-        """The fields that are not as they are by default; positions as they are decided."""
-        given = {each.name: getattr(self, each.name) for each in fields(self)} | {"positions": self.placing}
-        plain = {each.name: each.default for each in fields(self)} | {"positions": "compact"}
-        return {name: value for name, value in given.items() if value != plain[name]}
+        """The fields that are not as they are by default."""
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {each.name: given[each.name] for each in fields(self) if given[each.name] != each.default}
 
 
 DEFAULT = Options()

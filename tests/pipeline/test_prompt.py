@@ -174,3 +174,10 @@ def test_a_prompt_is_read_once(monkeypatch):
     with torch.no_grad():
         prumerge.reduce(model, inputs, "cdpruner:keep=3")
     assert len(reads) == 1
+
+
+def test_options_that_a_file_keeps_are_as_they_were_given():
+    """`auto` stays undecided in a guard: families with positions in time and space take no other word."""
+    options = Options(size_bias=True)
+    assert options.placing == "original"
+    assert options.changed() == {"size_bias": True}
