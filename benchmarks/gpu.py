@@ -4,6 +4,7 @@ agreement  every method on the embedded model: answers and kept tokens on the GP
 stages     `prumerge bench` on a LLaVA of 7B's shape (random weights, bfloat16), beside the roofline
 decisions  every method before the language model on 576 x 1024 tokens, alone and for 32 pictures together
 sizes      attention in proportion to sizes: more channels beside a mask, at a 7B layer's shape
+graphs     the same shape's language model reads a prompt: launched kernel by kernel, and as one CUDA graph
 training   a step of LoRA (rank 128) on the same shape with 576, 144 and 36 visual tokens, one row and four
 four_bits  the embedded model in 4 bits (bitsandbytes) trained by LoRA: losses of its first and last steps
 
@@ -199,6 +200,51 @@ def flex(columns: int) -> float:
     return rounds({"flex": run}, 15)["flex"]
 
 
+def graphs(small: bool) -> list[dict[str, Any]]:
+    """Milliseconds until the language model has read a prompt, its kernels launched one by one from Python,
+    and replayed as one CUDA graph, as engines that serve do; and the least that this machine takes, for its
+    products or to read the weights."""
+    reader = shape(small, AutoProcessor.from_pretrained(WEIGHTS)).model.language_model
+    machine = machine_measured(torch.device(DEVICE), torch.bfloat16, strict=False)
+    rate = machine.rate("fp16")
+    weights = sum(each.numel() for name, each in reader.named_parameters() if "embed_tokens" not in name)
+    found = []
+    for batch in (1, 8):
+        for kept in BUDGETS:
+            prompt = torch.randn(
+                batch, kept + WORDS, reader.config.hidden_size, device=DEVICE, dtype=torch.bfloat16
+            )
+            read = partial(reader, inputs_embeds=prompt, use_cache=False)
+            with torch.inference_mode():
+                calls: dict[str, Callable[[], Any]] = {"launched_ms": read}
+                if DEVICE == "cuda":
+                    calls["graph_ms"] = recorded(read).replay
+                found.append(
+                    {
+                        "batch": batch,
+                        "visual_tokens": kept,
+                        "words": WORDS,
+                        **rounds(calls, 2 if small else 15),
+                        "bound_ms": 2e3 * weights * max(batch * (kept + WORDS) / rate, 1 / machine.bandwidth),
+                    }
+                )
+    return found
+
+
+def recorded(call: Callable[[], Any]) -> torch.cuda.CUDAGraph:
+    """What a call launches, as a graph; its tensors stay where they are."""
+    beside = torch.cuda.Stream()
+    beside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(beside):  # libraries choose their kernels before
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(beside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph
+
+
 def training(small: bool) -> list[dict[str, Any]]:
     """A step of LoRA and projector: milliseconds and peak memory, by rows and visual tokens."""
     from peft import LoraConfig, get_peft_model
@@ -294,6 +340,7 @@ PARTS = {
     "sizes": sizes,
     "decisions": decisions,
     "stages": stages,
+    "graphs": graphs,
     "training": training,
     "four_bits": four_bits,
 }

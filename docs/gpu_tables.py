@@ -66,6 +66,23 @@ def _beside(row: dict[str, Any]) -> str:
     return _short(row["median"]) + predicted
 
 
+@_of("graphs")
+def gpu_graphs(found: Any) -> str:
+    lines = [
+        "| prompts | visual tokens | words | launched one by one | as one graph | least "
+        "| times as fast, launched | as a graph |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for one in found:
+        whole = next(other for other in found if other["batch"] == one["batch"])
+        faster = " | ".join(f"{whole[kind] / one[kind]:.2f}" for kind in ("launched_ms", "graph_ms"))
+        lines.append(
+            f"| {one['batch']} | {one['visual_tokens']} | {one['words']} | {one['launched_ms']:.1f} ms | "
+            f"{one['graph_ms']:.1f} ms | {one['bound_ms']:.1f} ms | {faster} |"
+        )
+    return "\n".join(lines)
+
+
 @_of("decisions")
 def gpu_decisions(found: Any) -> str:
     lines = [

@@ -206,7 +206,8 @@ class Attachment(Bound):
         """The shorter prompt, and what layers are told of its columns."""
         shorter, decisions = self.pipeline.reduce(prompt)
         self.tokens = [(one.tokens.patches, len(one)) for one in decisions]
-        return shorter, self.pipeline.columns(prompt, shorter, decisions)
+        told = Columns() if self.inside is None else self.pipeline.columns(prompt, shorter, decisions)
+        return shorter, told
 
     def _check_forward(self, inputs: dict[str, Any]) -> None:
         if isinstance(inputs.get("logits_to_keep"), Tensor):

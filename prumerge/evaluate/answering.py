@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from typing import Any, TypeAlias
 
+import torch
 from PIL.Image import Image
 from transformers import LogitsProcessorList
 
@@ -45,11 +47,16 @@ class Asker:
     said: dict[tuple[str, str], str] = field(default_factory=dict)
     """The same as text, answers of an earlier run included."""
 
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return device_of(self.model)
+
     def prompt(self, images: Sequence[Image], about: Sequence[Asked]) -> Prompt:
         """Questions about some of the pictures as one batch."""
         rows = [[images[place] for place in places] for places, _ in about]
         inputs = prepare_batch(self.processor, rows, [item.text for _, item in about])
-        return Prompt.read(self.model, inputs.to(device_of(self.model)))
+        return Prompt.read(self.model, inputs.to(self.device))
 
     def pipeline(self, spec: str) -> Pipeline:
         """The steps of a method, with a clip as one video if it compares frames."""
@@ -69,10 +76,11 @@ class Encoded:
 
 def encode(asker: Asker, pipeline: Pipeline, prompt: Prompt, rows: Sequence[Any]) -> Encoded:
     """The pictures of each row of a prompt, without the words around them."""
-    watch = Stopwatch(device_of(asker.model))
+    watch = Stopwatch(asker.device)
     pictures = Pipeline(pipeline.method).encode(prompt)
     found: dict[Any, list[VisualTokens]] = {row: [] for row in rows}
-    for picture, number in zip(pictures, prompt.owners(pictures), strict=True):
+    numbers = prompt.rows([one.placeholders for one in pictures])
+    for picture, number in zip(pictures, numbers, strict=True):
         found[rows[number]].append(picture)
     return Encoded(found, watch.lap())
 
@@ -121,7 +129,7 @@ def answers(
     Questions without right answers of their own are right where the untouched model's answer is given.
     """
     model = asker.model
-    watch = Stopwatch(device_of(model))
+    watch = Stopwatch(asker.device)
     each = _decisions(asker, pipeline, prompt, rows, about)
     decisions = [one for row in each for one in row]
     reduce_ms = watch.lap() / len(about)
@@ -192,4 +200,4 @@ def _listener(asker: Asker, job: Job, about: Sequence[Asked]) -> Listener | Foll
     if job.spec == "none":
         return Listener()
     known = [asker.untouched[item.task, item.id] for _, item in about]
-    return Follower(known, device_of(asker.model))
+    return Follower(known, asker.device)

@@ -88,9 +88,10 @@ def ask(
     showings: Sequence[Showing],
     log: Log,
     advance: Callable[[int], None],
+    together: int = PICTURES,
 ) -> None:
-    """Every question to every method; what the log holds is not asked again, and no picture is opened about
-    which nothing is left to ask."""
+    """Every question to every method, with at least so many pictures encoded together; what the log holds is
+    not asked again, and no picture is opened about which nothing is left to ask."""
     if not jobs:
         return
     logged = {record.key for record in log.records}
@@ -99,7 +100,7 @@ def ask(
     )
     pipelines = {job: asker.pipeline(job.spec) for job in (UNTOUCHED, *jobs)}
     towers = dict.fromkeys(pipeline.placed.tower for pipeline in pipelines.values())
-    for batch in _batches(showings):
+    for batch in _batches(showings, together):
         asked = [(job, one) for job in jobs for _, questions in batch for one in questions]
         open_ = {(job, one): (job.label, one.task, one.id) not in logged for job, one in asked}
         advance(len(open_) - sum(open_.values()))
@@ -141,14 +142,14 @@ def ask(
                     advance(len(new))
 
 
-def _batches(showings: Sequence[Showing]) -> Iterator[list[Showing]]:
-    """Some pictures or clips together, by the number of frames that their tasks show."""
+def _batches(showings: Sequence[Showing], together: int) -> Iterator[list[Showing]]:
+    """So many pictures or clips together, by the number of frames that their tasks show."""
     batch: list[Showing] = []
     pictures = 0
     for showing in showings:
         batch.append(showing)
         pictures += task(showing[1][0].task).frames
-        if pictures >= PICTURES:
+        if pictures >= together:
             yield batch
             batch, pictures = [], 0
     if batch:

@@ -62,7 +62,7 @@ class Answerer:
         )
         prompt = Prompt.read(model, inputs.to(device_of(model)))
         shorter, decisions = pipeline.reduce(prompt)
-        owners = prompt.owners([one.tokens for one in decisions]) if decisions else []
+        owners = prompt.rows([len(one.kept) for one in decisions]) if decisions else []
         columns = pipeline.columns(prompt, shorter, decisions)
         with pruning(prompt.model, pipeline.placed.layers if decisions else None, *columns) as inside:
             generated = model.generate(**shorter, **generation.options)

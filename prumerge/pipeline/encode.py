@@ -25,7 +25,7 @@ def shown(prompt: Prompt, pictures: Sequence[VisualTokens], options: Options) ->
     """
     pictures = list(pictures)
     if options.clip and prompt.modality != "video" and pictures:
-        own = prompt.owners(pictures)
+        own = prompt.rows([one.placeholders for one in pictures])
         pictures = [
             VisualTokens.from_frames([one for one, at in zip(pictures, own, strict=True) if at == row])
             for row in dict.fromkeys(own)
@@ -45,7 +45,7 @@ def shown(prompt: Prompt, pictures: Sequence[VisualTokens], options: Options) ->
         ids = prompt.inputs["input_ids"]
         at = prompt.words.flatten().nonzero()[:, 0].to(ids.device)
         by_row = embedding(ids.flatten()[at]).split(prompt.words.sum(1).tolist())
-        return [by_row[row] for row in prompt.owners(pictures)]
+        return [by_row[row] for row in prompt.rows([one.placeholders for one in pictures])]
 
     def text(number: int) -> Float[Tensor, "T H"]:
         return texts()[number]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Int
@@ -19,15 +19,6 @@ from prumerge.models import Family, family_of, unwrap
 Modality = Literal["image", "video"]
 VIDEOS = "pixel_values_videos"
 _PIXELS: dict[Modality, str] = {"image": "pixel_values", "video": VIDEOS}
-
-
-@runtime_checkable
-class Shown(Protocol):
-    """A picture as a prompt knows it: encoded, or decided already."""
-
-    @property
-    def placeholders(self) -> int:
-        """How many it has in the processor's prompt."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +80,11 @@ class Prompt:
         # The token that stands for visual tokens.
         return self.ids == getattr(self.model.config, f"{self.modality or 'image'}_token_id")
 
-    def owners(self, pictures: Sequence[Shown]) -> list[int]:
-        """The row of each picture, which come in the order of the prompt.
+    def rows(self, sizes: Sequence[int]) -> list[int]:
+        """The row of each picture, which come in the order of the prompt and have so many placeholders each.
 
         Raises PrumergeError where pictures and placeholders do not match.
         """
-        sizes = [one.placeholders for one in pictures]
         row = self.image.nonzero()[:, 0].tolist()
         if len(row) != sum(sizes):
             self._refuse(len(row), sum(sizes), len(sizes))

@@ -32,13 +32,14 @@ def splice(
     Raises PrumergeError where placeholders and pictures do not match.
     """
     family = prompt.family
-    check_positions(options, prompt.model.config)
-    prompt.owners(decisions)
-    offsets = accumulate((len(one.kept) for one in decisions), initial=0)
+    sizes = [len(one.kept) for one in decisions]
+    prompt.rows(sizes)
+    offsets = accumulate(sizes, initial=0)
     kept = torch.cat([one.kept for one in decisions])
     standing = torch.cat([first + one.standing for first, one in zip(offsets, decisions, strict=False)])
     shorter, order = _shorten(prompt, kept, None if options.placing == "compact" else standing)
     if family.positions is not None:
+        check_positions(options, prompt.model.config)
         whole = family.positions(prompt.base, prompt.inputs)
         left = _Left(prompt.image, kept, standing, order)
         shorter["position_ids"] = left.pick(whole, shorter["attention_mask"])

@@ -237,7 +237,7 @@ class Encoder:
             watch.lap()
             pictures = new[0].pipelines[0].encode(prompt)
             encode_ms = watch.lap()
-            owners = prompt.owners(pictures)
+            owners = prompt.rows([one.placeholders for one in pictures])
             each = [
                 [one for one, owner in zip(pictures, owners, strict=True) if owner == row]
                 for row in range(len(new))
