@@ -141,6 +141,7 @@ TABLES = {
     "gpu_machine": gpu_machine,
     "gpu_agreement": gpu_agreement,
     "gpu_stages": gpu_stages,
+    "gpu_graphs": gpu_graphs,
     "gpu_decisions": gpu_decisions,
     "gpu_sizes": gpu_sizes,
     "gpu_training": gpu_training,

@@ -8,6 +8,7 @@ from results_of import of
 
 READERS = {
     "real": "`real`, easy-VQA",
+    "real-again": "`real` asked again, other pictures",
     "tiny-full": "`tiny:full`",
     "tiny-full-unseen": "`tiny:full`, unseen scenes",
     "tiny-hard": "`tiny:hard`, hard scenes",
@@ -24,7 +25,10 @@ FEW = (
     "medoids", "scope", "divprune", "spatial", "prumerge_plus", "prumerge", "topk", "visionzip", "vispruner",
     "prunesid", "pool", "random",
 )  # fmt: skip
-NEVER_SAW_FEW = ("real", "tiny-full", "tiny-full-unseen")
+FIRST = [name for name in READERS if name != "real-again"]
+"""Whose answers the plan's rules were written for."""
+AGAIN = [name for name in READERS if name != "real"]
+"""The same with the second answers of `real`."""
 
 
 @of("positions")
@@ -65,21 +69,54 @@ def positions_told(result: Any) -> str:
         lines.append(f"- {told}, of twelve methods at 36 tokens, original positions with sizes: {counts}.")
     most = all(
         [_apart(result[name], method, "sizes") for method in FEW].count(1) > len(FEW) / 2
-        for name in NEVER_SAW_FEW
+        for name in _never_saw_few(FIRST)
     )
-    recommended = [
-        method
-        for method in FEW
-        if all(_apart(result[name], method, "neither") == 1 for name in NEVER_SAW_FEW)
-        and not _loses(result, method, "neither")
-    ]
+    recommended, again = (_recommended(result, readers) for readers in (FIRST, AGAIN))
+    kept, gained, lost = _held(result)
     lines += [
         "- With `size_bias`, positions become original: "
-        f"{'yes' if most and not _loses(result, 'medoids', 'sizes') else 'no'}.",
-        f"- Both are recommended for: {', '.join(f'`{name}`' for name in recommended) or 'no method'}.",
+        f"{'yes' if most and not _loses(result, FIRST, 'medoids', 'sizes') else 'no'}.",
+        f"- Both are recommended for: {_names(recommended)}.",
         f"- `size_bias` is on by default: {'yes' if len(recommended) == len(FEW) else 'no'}.",
+        f"- Asked again, {kept} of {kept + len(lost)} verdicts on `real` held (lost: {_names(lost)}). Of those "
+        f"that were not told before, now nearer: {_names(gained[1])}; farther: {_names(gained[-1])}; "
+        f"still not told: {_names(gained[0])}.",
+        f"- With these answers both are recommended for: {_names(again)}.",
     ]
     return "\n".join(lines)
+
+
+def _never_saw_few(readers: list[str]) -> list[str]:
+    return [name for name in readers if name.startswith(("real", "tiny-full"))]
+
+
+def _recommended(result: Any, readers: list[str]) -> list[str]:
+    """For which methods the plan's rule recommends original positions with sizes, by these readers."""
+    return [
+        method
+        for method in FEW
+        if all(_apart(result[name], method, "neither") == 1 for name in _never_saw_few(readers))
+        and not _loses(result, readers, method, "neither")
+    ]
+
+
+def _held(result: Any) -> tuple[int, dict[int, list[str]], list[str]]:
+    """How many verdicts on `real` (both beside neither) it has again, which methods that had none have one
+    now, and which have it no longer."""
+    kept, gained, lost = 0, {1: list[str](), -1: list[str](), 0: list[str]()}, []
+    for method in FEW:
+        before, after = (_apart(result[name], method, "neither") for name in ("real", "real-again"))
+        if not before:
+            gained[after].append(method)
+        elif before == after:
+            kept += 1
+        else:
+            lost.append(method)
+    return kept, gained, lost
+
+
+def _names(methods: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in methods) or "none"
 
 
 def _apart(reader: Any, method: str, second: str) -> int:
@@ -93,12 +130,12 @@ def _apart(reader: Any, method: str, second: str) -> int:
     return 0 if nats["p"] >= 0.05 else 1 if nats["difference"] < 0 else -1
 
 
-def _loses(result: Any, method: str, second: str) -> bool:
-    """Whether original positions with sizes have fewer right than the `second` reading, of any reader at any
-    count."""
+def _loses(result: Any, readers: list[str], method: str, second: str) -> bool:
+    """Whether original positions with sizes have fewer right than the `second` reading, of any of these
+    readers at any count."""
     return any(
         one["right"]["p"] < 0.05 and one["right"]["difference"] < 0
-        for reader in READERS
+        for reader in readers
         for one in result[reader]["comparisons"]
         if one["method"].startswith(f"{method}@") and (one["first"], one["second"]) == ("both", second)
     )
