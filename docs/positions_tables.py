@@ -78,8 +78,8 @@ def positions_told(result: Any) -> str:
         f"{'yes' if most and not _loses(result, FIRST, 'medoids', 'sizes') else 'no'}.",
         f"- Both are recommended for: {_names(recommended)}.",
         f"- `size_bias` is on by default: {'yes' if len(recommended) == len(FEW) else 'no'}.",
-        f"- Asked again, {kept} of {kept + len(lost)} verdicts on `real` held (lost: {_names(lost)}). Of those "
-        f"that were not told before, now nearer: {_names(gained[1])}; farther: {_names(gained[-1])}; "
+        f"- Asked again, {kept} of {kept + len(lost)} verdicts on `real` held (lost: {_names(lost)}). Of "
+        f"those that were not told before, now nearer: {_names(gained[1])}; farther: {_names(gained[-1])}; "
         f"still not told: {_names(gained[0])}.",
         f"- With these answers both are recommended for: {_names(again)}.",
     ]
