@@ -30,6 +30,7 @@ gc.disable()
 def pytest_collection_finish():
     """What was imported stays: garbage collection, which each training asks for, need not look at it."""
     gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # what is left of tests is small: looked through less often
     gc.enable()
 
 
@@ -64,8 +65,16 @@ def once():
     return functools.cache(load)
 
 
+@pytest.fixture(scope="session")
+def commands():
+    """The command line by its typer app, read once: a process that starts reads all of it."""
+    import typer.main
+
+    return functools.cache(typer.main.get_command)
+
+
 @pytest.fixture
-def run(monkeypatch, capsys, once):
+def run(monkeypatch, capsys, once, commands):
     """Run a command in this process: exit code, stdout, stderr. All but training share the embedded model."""
     from prumerge.cli import main
 
@@ -74,6 +83,7 @@ def run(monkeypatch, capsys, once):
         return once(name) if asks else once.__wrapped__(name, **options)
 
     monkeypatch.setattr("prumerge.loading.load.load", loaded)
+    monkeypatch.setattr("typer.main.get_command", commands)
 
     def command(*arguments):
         monkeypatch.setattr(sys, "argv", ["prumerge", *map(str, arguments)])

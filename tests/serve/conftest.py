@@ -1,10 +1,25 @@
 """Servers of the embedded model, and of a small untrained one that answers at once."""
 
+import io
+import logging
+
 import pytest
 from serving import Engine, running, serving
 
 import prumerge
 from prumerge.serve.export import export_language_model
+
+
+@pytest.fixture
+def logged():
+    """What is logged meanwhile, as a stream; of the server all that it would tell."""
+    stream, own, everything = io.StringIO(), logging.getLogger("prumerge.serve"), logging.getLogger()
+    handler, level = logging.StreamHandler(stream), own.level
+    everything.addHandler(handler)
+    own.setLevel("INFO")
+    yield stream
+    own.setLevel(level)
+    everything.removeHandler(handler)
 
 
 @pytest.fixture(scope="package")

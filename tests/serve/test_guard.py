@@ -94,13 +94,13 @@ def test_an_engine_that_hides_probabilities_is_named(tiny, untrained, engine, mo
     assert refused.value.status_code == 502
 
 
-def test_other_questions_than_at_calibration_are_noticed(untrained, caplog):
+def test_other_questions_than_at_calibration_are_noticed(untrained, logged):
     guard = Guard(("pool:keep=9",), 2.0, 1, calibrated={"untouched": 0.01})
     with serving(*untrained, guard=guard) as server:
         for _ in range(20):
             content(server.client, [question(UNSURE, png(SHOWN))])
         assert server.front.metrics.guarded.labels("untouched")._value.get() == 20
-    assert caplog.text.count("calibrate on some of them") == 1
+    assert logged.getvalue().count("calibrate on some of them") == 1
 
 
 def test_a_guard_of_other_weights_is_refused(tiny, untrained):

@@ -208,9 +208,9 @@ def test_what_an_engine_cannot_do_is_said_at_start(untrained, engine, settings, 
         start(untrained, engine.url, **settings)
 
 
-def test_sizes_on_attention_are_said_to_be_left_out(small, engine, caplog):
+def test_sizes_on_attention_are_said_to_be_left_out(small, engine, logged):
     start(prumerge.load(small), engine.url, options=Options(size_bias=True))
-    assert "--size-bias is left out" in caplog.text
+    assert "--size-bias is left out" in logged.getvalue()
 
 
 PROMPTS = sorted(FAMILIES.keys() & PROCESSORS.keys())

@@ -1,9 +1,17 @@
 """Pictures and a clip that rows of training data are about."""
 
+import gc
 import shutil
 
 import pytest
 from clips import animated, coloured
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_stays():
+    """What other tests left is not looked through after each training, which collects garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
