@@ -1,6 +1,7 @@
 """Rows, processors and runs to train with: small ones of real classes."""
 
 import copy
+import tempfile
 from functools import cache
 
 import numpy as np
@@ -15,6 +16,10 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from prumerge.train.adapter import prepare
 from prumerge.train.rows import Row, Rows
+
+
+_NOWHERE = tempfile.TemporaryDirectory()
+"""Of a run that keeps nothing: Trainer makes a folder in any case."""
 
 
 @cache
@@ -67,7 +72,7 @@ def arguments(folder=None, **changes):
         "lr_scheduler_type": "constant", "report_to": "none", "disable_tqdm": True, "logging_steps": 1,
         "save_strategy": "no", "use_cpu": True, "remove_unused_columns": False, "seed": 3,
     }  # fmt: skip
-    return TrainingArguments(output_dir=folder and str(folder), **{**usual, **changes})
+    return TrainingArguments(output_dir=str(folder or _NOWHERE.name), **{**usual, **changes})
 
 
 def small_lora(name="Llava", **more):
