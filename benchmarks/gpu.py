@@ -5,6 +5,7 @@ stages     `prumerge bench` on a LLaVA of 7B's shape (random weights, bfloat16),
 decisions  every method before the language model on 576 x 1024 tokens, alone and for 32 pictures together
 sizes      attention in proportion to sizes: more channels beside a mask, at a 7B layer's shape
 graphs     the same shape's language model reads a prompt: launched kernel by kernel, and as one CUDA graph
+answers    the same shape's answers to one prompt, with a cache that grows and with a static one
 training   a step of LoRA (rank 128) on the same shape with 576, 144 and 36 visual tokens, one row and four
 four_bits  the embedded model in 4 bits (bitsandbytes) trained by LoRA: losses of its first and last steps
 
@@ -23,6 +24,8 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import partial
+from itertools import product
+from statistics import median
 from typing import Any
 
 import torch
@@ -40,6 +43,7 @@ from prumerge.bench.report import as_dict, sentences
 from prumerge.bench.run import measure
 from prumerge.catalogue import built_in, entry
 from prumerge.errors import PrumergeError
+from prumerge.generate.stopwatch import Stopwatch
 from prumerge.loading.prompts import prepare_batch
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
@@ -54,7 +58,7 @@ CASES = (
     "prumerge:keep=36",
     "medoids:keep=36",
 )
-BUDGETS, WORDS, RANK = (576, 144, 36), 64, 128
+BUDGETS, WORDS, RANK, NEW = (576, 144, 36), 64, 128, 33
 
 
 def spec_of(name: str) -> str:
@@ -245,6 +249,41 @@ def recorded(call: Callable[[], Any]) -> torch.cuda.CUDAGraph:
     return graph
 
 
+def answers(small: bool) -> list[dict[str, Any]]:
+    """Milliseconds until the first token and for each further one of an answer to one prompt, through an
+    attached method: launched with a cache that grows, and with a static one, for which Transformers compiles
+    the model on a GPU."""
+    processor = AutoProcessor.from_pretrained(WEIGHTS)
+    model, image = shape(small, processor), prumerge.open_image(samples()[0].path)
+    inputs = prepare_batch(processor, [[image]], ["what is in the picture?"]).to(DEVICE, torch.bfloat16)
+    found = []
+    for kept, cache in product(BUDGETS[:1] if small else BUDGETS, ("dynamic", "static")):
+        rows = []
+        with prumerge.attach(model, f"spatial:keep={kept}"):
+            for _ in range(2 if small else 6):
+                watch = Stopwatch(torch.device(DEVICE))
+                model.generate(
+                    **inputs,
+                    max_new_tokens=NEW,
+                    min_new_tokens=NEW,
+                    do_sample=False,
+                    streamer=watch,
+                    cache_implementation=cache,
+                )
+                rows.append((watch.laps[1], (watch.laps[NEW] - watch.laps[1]) / (NEW - 1)))
+        found.append(
+            {
+                "visual_tokens": kept,
+                "cache": cache,
+                "once_ms": rows[0][0] + rows[0][1] * (NEW - 1),
+                "first_token_ms": median(first for first, _ in rows[1:]),
+                "each_ms": median(each for _, each in rows[1:]),
+            }
+        )
+        print(found[-1], flush=True)
+    return found
+
+
 def training(small: bool) -> list[dict[str, Any]]:
     """A step of LoRA and projector: milliseconds and peak memory, by rows and visual tokens."""
     from peft import LoraConfig, get_peft_model
@@ -341,6 +380,7 @@ PARTS = {
     "decisions": decisions,
     "stages": stages,
     "graphs": graphs,
+    "answers": answers,
     "training": training,
     "four_bits": four_bits,
 }

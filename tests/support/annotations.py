@@ -40,11 +40,11 @@ def _checked(function: Any, decorate: Callable[[Any], Any]) -> Any:
     if isinstance(function, FunctionType):
         return _nested(function, decorate) if "<locals>" in function.__qualname__ else _typed(function)
     if dataclasses.is_dataclass(function) and "__init__" in vars(function):
-        function.__init__ = _typed(function.__init__)  # type: ignore[misc]
+        function.__init__ = _typed(vars(function)["__init__"])  # type: ignore[method-assign]
     return function
 
 
-def _typed(function: FunctionType) -> Any:
+def _typed(function: Any) -> Any:
     """The function with its annotations checked."""
     known = FunctionType(
         function.__code__,

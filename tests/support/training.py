@@ -17,7 +17,6 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from prumerge.train.adapter import prepare
 from prumerge.train.rows import Row, Rows
 
-
 _NOWHERE = tempfile.TemporaryDirectory()
 """Of a run that keeps nothing: Trainer makes a folder in any case."""
 
