@@ -83,6 +83,20 @@ def gpu_graphs(found: Any) -> str:
     return "\n".join(lines)
 
 
+@_of("answers")
+def gpu_answers(found: Any) -> str:
+    lines = [
+        "| visual tokens | cache | first token | each further token | once, at first |",
+        "|---:|---|---:|---:|---:|",
+    ]
+    for one in found:
+        lines.append(
+            f"| {one['visual_tokens']} | {one['cache']} | {one['first_token_ms']:.1f} ms | "
+            f"{one['each_ms']:.1f} ms | {one['once_ms'] / 1000:.1f} s |"
+        )
+    return "\n".join(lines)
+
+
 @_of("decisions")
 def gpu_decisions(found: Any) -> str:
     lines = [
@@ -142,6 +156,7 @@ TABLES = {
     "gpu_agreement": gpu_agreement,
     "gpu_stages": gpu_stages,
     "gpu_graphs": gpu_graphs,
+    "gpu_answers": gpu_answers,
     "gpu_decisions": gpu_decisions,
     "gpu_sizes": gpu_sizes,
     "gpu_training": gpu_training,

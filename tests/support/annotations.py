@@ -40,7 +40,7 @@ def _checked(function: Any, decorate: Callable[[Any], Any]) -> Any:
     if isinstance(function, FunctionType):
         return _nested(function, decorate) if "<locals>" in function.__qualname__ else _typed(function)
     if dataclasses.is_dataclass(function) and "__init__" in vars(function):
-        function.__init__ = _typed(vars(function)["__init__"])  # type: ignore[method-assign]
+        function.__init__ = _typed(vars(function)["__init__"])  # type: ignore[method-assign, misc]
     return function
 
 
