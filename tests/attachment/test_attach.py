@@ -10,7 +10,9 @@ import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
 from builders import IMAGE, PAD, PICTURE, answer, llava, pictures, processor, prompt
 from PIL import Image
+from torch._dynamo.utils import counters
 from transformers import (
+    CompileConfig,
     DynamicCache,
     GenerationConfig,
     LlavaForConditionalGeneration,
@@ -80,6 +82,20 @@ def test_ways_to_generate(model, inputs, options):
         sequences = model.generate(**inputs, **options)
     prompts = inputs["input_ids"].repeat_interleave(options.get("num_return_sequences", 1), dim=0)
     assert torch.equal(sequences, torch.cat([prompts, expected], dim=1))
+
+
+@pytest.mark.usefixtures("unchecked")  # what checks annotations is not compiled
+def test_steps_with_a_static_cache_are_compiled_in_one_piece(model, inputs):
+    """As Transformers does on a GPU: a method that is attached breaks no graph."""
+    whole = CompileConfig(backend="eager", fullgraph=True, dynamic=False)
+    whole._compile_all_devices = True  # a CPU is left out otherwise
+    options = {"do_sample": False, "max_new_tokens": 4}
+    counters.clear()
+    with prumerge.attach(model, SPEC):
+        plain = model.generate(**inputs, **options)
+        compiled = model.generate(**inputs, **options, cache_implementation="static", compile_config=whole)
+    assert torch.equal(compiled, plain)
+    assert counters["stats"]["unique_graphs"] == 1
 
 
 def test_the_prompt_may_be_given_by_position_or_as_inputs(attached, inputs):

@@ -87,6 +87,8 @@ def _nested(function: FunctionType, decorate: Callable[[Any], Any]) -> Any:
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
+        if jaxtyping.config.jaxtyping_disable:
+            return function(*args, **kwargs)
         _called.function = function
         return check(*args, **kwargs)
 
