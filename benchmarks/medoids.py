@@ -4,8 +4,8 @@ Decided is a batch of 32 pictures; milliseconds are processor time for one of th
 directions, as a picture has parts that look alike, or all at random, where no token stands for any other and
 being lazy gains least. By themselves: the product of all keys with each other, without which nobody knows
 what a token covers, also in bfloat16 and in int8, to see what rounding could gain; and the greedy choice
-behind it, lazily and with every gain anew at each step. Also the operators of one step on a device that is
-asked for them, and a clip of 16384 tokens in 32 frames.
+behind it, lazily and with every gain anew at each step. Also one picture on two threads (by the clock), the
+operators of one step on a device that is asked for them, and a clip of 16384 tokens in 32 frames.
 
 OMP_NUM_THREADS=1 python benchmarks/medoids.py --rounds 9
 """
@@ -87,6 +87,11 @@ def main() -> None:
         of_clip = rounds(
             {name: partial(method, clip) for name, method in methods.items()}, 3, time.process_time
         )
+        torch.set_num_threads(2)
+        one = {
+            f"{name}@{keep}": prumerge.make(f"{name}:keep={keep}") for name in SPECS[:2] for keep in (36, 144)
+        }
+        on_two = rounds({label: partial(method, batch[0]) for label, method in one.items()}, 5 * count)
     save(
         "medoids",
         {
@@ -94,6 +99,7 @@ def main() -> None:
             "kept": KEEP,
             "rounds": count,
             **kinds,
+            "two_threads_ms": on_two,
             "operators_of_a_step": (asked[1] - asked[0]) / 16,
             "clip_tokens": len(clip),
             "clip_ms": of_clip,

@@ -66,11 +66,10 @@ def lazily(
 ) -> Float[np.ndarray, "S"]:
     """One frame, and only gains that may have become the largest are computed anew (Minoux 1978): what a
     token added when it was last looked at is the most that it can add now. For CPUs, where passing over all
-    similarities at each step costs more than their product; NumPy, as it computes half of a product of a
-    matrix with itself, and choosing whom to look at asks for values."""
-    similarity = directions @ directions.T
-    np.maximum(similarity, 0, out=similarity)
-    bound, covered, added = similarity @ weight, np.zeros_like(weight), np.zeros_like(weight)
+    similarities at each step costs more than their product; in NumPy, as choosing whom to look at asks for
+    values."""
+    similarity = _similarities(directions)
+    bound, covered, added = _weighed(similarity, weight), np.zeros_like(weight), np.zeros_like(weight)
     last = np.inf
     for _ in range(steps):
         fresh: np.ndarray[Any, Any] = np.zeros(len(weight), dtype=bool)
@@ -79,7 +78,7 @@ def lazily(
             candidates = np.argpartition(bound, -count)[-count:]
             candidates[0] = best  # which equal ones may have left out
             candidates = candidates[~fresh[candidates]]
-            bound[candidates] = np.maximum(similarity[candidates] - covered, 0) @ weight
+            bound[candidates] = _weighed(np.maximum(similarity[candidates] - covered, 0), weight)
             fresh[candidates] = True
             count = min(2 * count, len(weight))
         last = min(last, bound[best])
@@ -88,3 +87,23 @@ def lazily(
         added[best], bound[best] = last, 0
         np.maximum(covered, similarity[best], out=covered)
     return added
+
+
+def _similarities(directions: Float[np.ndarray, "S D"]) -> Float[np.ndarray, "S S"]:
+    """Products of all pairs, those below 0 as 0; NumPy computes half of a product of a matrix with itself."""
+    if _in_the_way():
+        vectors = torch.from_numpy(directions)
+        return (vectors @ vectors.T).relu_().numpy()
+    similarity = directions @ directions.T
+    return np.maximum(similarity, 0, out=similarity)
+
+
+def _weighed(gains: Float[np.ndarray, "C S"], weight: Float[np.ndarray, "S"]) -> Float[np.ndarray, "C"]:
+    """The sum of each row by weight."""
+    return np.einsum("ij,j->i", gains, weight) if _in_the_way() else gains @ weight
+
+
+def _in_the_way() -> bool:
+    """Whether threads of NumPy's products and torch's wait for each other, by 8 ms at a time on two cores: where
+    torch has several."""
+    return torch.get_num_threads() > 1

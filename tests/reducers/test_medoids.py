@@ -151,8 +151,10 @@ def one_by_one(directions, weight, steps):
     return torch.stack([torch.from_numpy(lazily(*pair, steps)) for pair in pairs])
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("steps", [1, 7, 40, 80])
-def test_lazily_and_at_once_are_the_same_choice(steps):
+def test_lazily_and_at_once_are_the_same_choice(steps, threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     directions, weight = vectors_and_weights()
     together, alone = (way(directions, weight, steps) for way in (at_once, one_by_one))
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-4)
