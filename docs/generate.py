@@ -339,6 +339,7 @@ def medoids_cost() -> str:
     result = _result("medoids")
     own = result["in_parts"]
     times, product, int8 = own["ms"], own["product_numpy_ms"], own["product_int8_ms"]
+    on_two = result["two_threads_ms"]
     lazily, at_once = own["all_lazily_ms"] - product, own["all_at_once_ms"] - own["product_torch_ms"]
     return (
         f"On one thread, {result['kept']} of 576 x 1024 tokens are {times['medoids']:.1f} ms of processor "
@@ -348,7 +349,9 @@ def medoids_cost() -> str:
         f"only what it keeps with all others; it would be {own['product_bfloat16_ms']:.1f} ms in bfloat16, "
         f"and {int8:.1f} ms in int8, still {int8 / times['prumerge']:.1f} x all of `prumerge`: a method that "
         f"compares all pairs cannot be as cheap. The greedy choice is {lazily:.1f} ms lazily, and "
-        f"{at_once:.1f} ms with every gain anew at each step. A clip of {result['clip_tokens']} tokens in 32 "
+        f"{at_once:.1f} ms with every gain anew at each step. On two threads one picture takes "
+        f"{on_two['medoids@36']:.1f} ms for 36 tokens and {on_two['medoids@144']:.1f} ms for 144 (`prumerge` "
+        f"{on_two['prumerge@36']:.1f} and {on_two['prumerge@144']:.1f} ms). A clip of {result['clip_tokens']} tokens in 32 "
         f"frames, a tenth kept: {result['clip_ms']['medoids'] / 1000:.1f} s ({result['date']})."
     )
 

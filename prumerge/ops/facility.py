@@ -104,6 +104,6 @@ def _weighed(gains: Float[np.ndarray, "C S"], weight: Float[np.ndarray, "S"]) ->
 
 
 def _in_the_way() -> bool:
-    """Whether threads of NumPy's products and torch's wait for each other, by 8 ms at a time on two cores: where
-    torch has several."""
+    """Whether threads of NumPy's products and torch's wait for each other, by 8 ms at a time on two cores:
+    where torch has several."""
     return torch.get_num_threads() > 1
