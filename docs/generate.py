@@ -351,8 +351,8 @@ def medoids_cost() -> str:
         f"compares all pairs cannot be as cheap. The greedy choice is {lazily:.1f} ms lazily, and "
         f"{at_once:.1f} ms with every gain anew at each step. On two threads one picture takes "
         f"{on_two['medoids@36']:.1f} ms for 36 tokens and {on_two['medoids@144']:.1f} ms for 144 (`prumerge` "
-        f"{on_two['prumerge@36']:.1f} and {on_two['prumerge@144']:.1f} ms). A clip of {result['clip_tokens']} tokens in 32 "
-        f"frames, a tenth kept: {result['clip_ms']['medoids'] / 1000:.1f} s ({result['date']})."
+        f"{on_two['prumerge@36']:.1f} and {on_two['prumerge@144']:.1f} ms). A clip of "
+        f"{result['clip_tokens']} tokens in 32 frames, a tenth kept: {result['clip_ms']['medoids'] / 1000:.1f} s ({result['date']})."
     )
 
 
