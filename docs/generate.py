@@ -352,7 +352,8 @@ def medoids_cost() -> str:
         f"{at_once:.1f} ms with every gain anew at each step. On two threads one picture takes "
         f"{on_two['medoids@36']:.1f} ms for 36 tokens and {on_two['medoids@144']:.1f} ms for 144 (`prumerge` "
         f"{on_two['prumerge@36']:.1f} and {on_two['prumerge@144']:.1f} ms). A clip of "
-        f"{result['clip_tokens']} tokens in 32 frames, a tenth kept: {result['clip_ms']['medoids'] / 1000:.1f} s ({result['date']})."
+        f"{result['clip_tokens']} tokens in 32 frames, a tenth kept: "
+        f"{result['clip_ms']['medoids'] / 1000:.1f} s ({result['date']})."
     )
 
 
