@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -37,6 +37,7 @@ class Walk:
     calls: int = 0
     changes: int = 0
     last: str = ""
+    files: set[str] = field(default_factory=set)
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
@@ -45,6 +46,7 @@ class Walk:
         self.calls += 1
         self.changes += code.co_filename != self.last
         self.last = code.co_filename
+        self.files.add(code.co_filename)
 
 
 def walk(call: Callable[[], Any]) -> dict[str, int]:
@@ -56,7 +58,7 @@ def walk(call: Callable[[], Any]) -> dict[str, int]:
         call()
     finally:
         sys.setprofile(None)
-    return {"calls": counted.calls, "changes_of_file": counted.changes}
+    return {"calls": counted.calls, "changes_of_file": counted.changes, "files": len(counted.files)}
 
 
 @torch.no_grad()
