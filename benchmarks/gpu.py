@@ -24,16 +24,15 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import partial
-from itertools import product
-from statistics import median
 from typing import Any
 
 import torch
+from gpu_launches import BUDGETS, WORDS, answers, graphs
 from launches import operators, pictures
 from measure import DEVICE, RESULTS, rounds
-from shapes import llava_7b
+from shapes import random_7b
 from sizes import measured as sizes_measured
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoProcessor
 
 import prumerge
 from prumerge.bench.case import Case
@@ -43,7 +42,6 @@ from prumerge.bench.report import as_dict, sentences
 from prumerge.bench.run import measure
 from prumerge.catalogue import built_in, entry
 from prumerge.errors import PrumergeError
-from prumerge.generate.stopwatch import Stopwatch
 from prumerge.loading.prompts import prepare_batch
 from prumerge.pipeline.prompt import Prompt
 from prumerge.pipeline.reduce import Pipeline
@@ -58,7 +56,7 @@ CASES = (
     "prumerge:keep=36",
     "medoids:keep=36",
 )
-BUDGETS, WORDS, RANK, NEW = (576, 144, 36), 64, 128, 33
+RANK = 128
 
 
 def spec_of(name: str) -> str:
@@ -119,28 +117,10 @@ def kept(model: Any, inputs: Any, spec: str) -> list[torch.Tensor]:
     return [one.reduction.index.cpu() for one in pipeline.decide(pipeline.encode(prompt))]
 
 
-def shape(small: bool, processor: Any) -> LlavaForConditionalGeneration:
-    """LLaVA-1.5-7B's shape with random weights in bfloat16, made where it will stay."""
-    words = processor.tokenizer
-    less = {"hidden_size": 256, "num_hidden_layers": 2, "intermediate_size": 512, "num_attention_heads": 4}
-    config = llava_7b(
-        image_token=words.convert_tokens_to_ids("<image>"),
-        pad_token_id=words.pad_token_id,
-        eos_token_id=None,
-        **(less if small else {}),
-    )
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device(DEVICE):
-        model = LlavaForConditionalGeneration(config)
-    torch.set_default_dtype(torch.float32)
-    return model.eval()
-
-
 def stages(small: bool) -> dict[str, Any]:
     """All stages of a 7B's shape by method and batch, beside the prediction for this very machine."""
     processor = AutoProcessor.from_pretrained(WEIGHTS)
-    model = shape(small, processor)
+    model = random_7b(processor, small=small)
     image = prumerge.open_image(samples()[0].path)
     pipelines = [Pipeline(spec) for spec in (CASES[:2] if small else CASES)]
     cases = []
@@ -204,92 +184,12 @@ def flex(columns: int) -> float:
     return rounds({"flex": run}, 15)["flex"]
 
 
-def graphs(small: bool) -> list[dict[str, Any]]:
-    """Milliseconds until the language model has read a prompt, its kernels launched one by one from Python,
-    and replayed as one CUDA graph, as engines that serve do; and the least that this machine takes, for its
-    products or to read the weights."""
-    reader = shape(small, AutoProcessor.from_pretrained(WEIGHTS)).model.language_model
-    machine = machine_measured(torch.device(DEVICE), torch.bfloat16, strict=False)
-    rate = machine.rate("fp16")
-    weights = sum(each.numel() for name, each in reader.named_parameters() if "embed_tokens" not in name)
-    found = []
-    for batch in (1, 8):
-        for kept in BUDGETS:
-            prompt = torch.randn(
-                batch, kept + WORDS, reader.config.hidden_size, device=DEVICE, dtype=torch.bfloat16
-            )
-            read = partial(reader, inputs_embeds=prompt, use_cache=False)
-            with torch.inference_mode():
-                calls: dict[str, Callable[[], Any]] = {"launched_ms": read}
-                if DEVICE == "cuda":
-                    calls["graph_ms"] = recorded(read).replay
-                found.append(
-                    {
-                        "batch": batch,
-                        "visual_tokens": kept,
-                        "words": WORDS,
-                        **rounds(calls, 2 if small else 15),
-                        "bound_ms": 2e3 * weights * max(batch * (kept + WORDS) / rate, 1 / machine.bandwidth),
-                    }
-                )
-    return found
-
-
-def recorded(call: Callable[[], Any]) -> torch.cuda.CUDAGraph:
-    """What a call launches, as a graph; its tensors stay where they are."""
-    beside = torch.cuda.Stream()
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):  # libraries choose their kernels before
-        for _ in range(3):
-            call()
-    torch.cuda.current_stream().wait_stream(beside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return graph
-
-
-def answers(small: bool) -> list[dict[str, Any]]:
-    """Milliseconds until the first token and for each further one of an answer to one prompt, through an
-    attached method: launched with a cache that grows, and with a static one, for which Transformers compiles
-    the model on a GPU."""
-    processor = AutoProcessor.from_pretrained(WEIGHTS)
-    model, image = shape(small, processor), prumerge.open_image(samples()[0].path)
-    inputs = prepare_batch(processor, [[image]], ["what is in the picture?"]).to(DEVICE, torch.bfloat16)
-    found = []
-    for kept, cache in product(BUDGETS[:1] if small else BUDGETS, ("dynamic", "static")):
-        rows = []
-        with prumerge.attach(model, f"spatial:keep={kept}"):
-            for _ in range(2 if small else 6):
-                watch = Stopwatch(torch.device(DEVICE))
-                model.generate(
-                    **inputs,
-                    max_new_tokens=NEW,
-                    min_new_tokens=NEW,
-                    do_sample=False,
-                    streamer=watch,
-                    cache_implementation=cache,
-                )
-                rows.append((watch.laps[1], (watch.laps[NEW] - watch.laps[1]) / (NEW - 1)))
-        found.append(
-            {
-                "visual_tokens": kept,
-                "cache": cache,
-                "once_ms": rows[0][0] + rows[0][1] * (NEW - 1),
-                "first_token_ms": median(first for first, _ in rows[1:]),
-                "each_ms": median(each for _, each in rows[1:]),
-            }
-        )
-        print(found[-1], flush=True)
-    return found
-
-
 def training(small: bool) -> list[dict[str, Any]]:
     """A step of LoRA and projector: milliseconds and peak memory, by rows and visual tokens."""
     from peft import LoraConfig, get_peft_model
 
     processor = AutoProcessor.from_pretrained(WEIGHTS)
-    model = shape(small, processor)
+    model = random_7b(processor, small=small)
     targets = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
     lora = LoraConfig(
         r=RANK, lora_alpha=2 * RANK, target_modules=targets, modules_to_save=["multi_modal_projector"]

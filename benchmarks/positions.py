@@ -37,10 +37,11 @@ Written down before anything else was looked at:
 
 Asked again on a GPU, written down before a question was asked there: 120 questions were too few to tell where
 `real` is within three points of what it says untouched. So `real-again` asks the same reader 600 questions
-about 300 other pictures of the same split (from the ninth on, none of the 60), in float32, with the same
+about 300 other pictures of the same split (from number 9 on, none of the 60), in float32, with the same
 methods, counts, readings, tests and corrections. What held is each method's verdict (nearer, farther, not
 told) on `real` that it has here as well; what did not is named. The rule for a recommendation is applied once
 more with these answers in the place of `real`'s, and where it says something else, the documents say that.
+(Seen afterwards: three of the eight pictures of the first look, numbers 0, 5, ..., 35, are among these.)
 `--again PARTS` asks (PARTS is what `real_llava.py pack` made) and writes this part beside the others.
 
 A run that was stopped goes on; answers are under DIR, what is committed is results/positions.json.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+import torch
+from measure import DEVICE
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 
 def llava_7b(*, image_token: int, **text: Any) -> LlavaConfig:
@@ -29,3 +31,21 @@ def llava_7b(*, image_token: int, **text: Any) -> LlavaConfig:
     return LlavaConfig(
         vision_config=vision, text_config=LlamaConfig(**{**language, **text}), image_token_index=image_token
     )
+
+
+def random_7b(processor: Any, *, small: bool = False) -> LlavaForConditionalGeneration:
+    """LLaVA-1.5-7B's shape with random weights in bfloat16, made where it will stay."""
+    words = processor.tokenizer
+    less = {"hidden_size": 256, "num_hidden_layers": 2, "intermediate_size": 512, "num_attention_heads": 4}
+    config = llava_7b(
+        image_token=words.convert_tokens_to_ids("<image>"),
+        pad_token_id=words.pad_token_id,
+        eos_token_id=None,
+        **(less if small else {}),
+    )
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device(DEVICE):
+        model = LlavaForConditionalGeneration(config)
+    torch.set_default_dtype(torch.float32)
+    return model.eval()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from results_of import of
@@ -68,72 +68,86 @@ def _beside(row: dict[str, Any]) -> str:
 
 @_of("graphs")
 def gpu_graphs(found: Any) -> str:
-    lines = [
-        "| prompts | visual tokens | words | launched one by one | as one graph | least "
-        "| times as fast, launched | as a graph |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for one in found:
         whole = next(other for other in found if other["batch"] == one["batch"])
-        faster = " | ".join(f"{whole[kind] / one[kind]:.2f}" for kind in ("launched_ms", "graph_ms"))
-        lines.append(
-            f"| {one['batch']} | {one['visual_tokens']} | {one['words']} | {one['launched_ms']:.1f} ms | "
-            f"{one['graph_ms']:.1f} ms | {one['bound_ms']:.1f} ms | {faster} |"
+        times = [one["launched_ms"], one["graph_ms"], one["bound_ms"]]
+        faster = [whole[kind] / one[kind] for kind in ("launched_ms", "graph_ms")]
+        rows.append(
+            [one["batch"], one["visual_tokens"], one["words"]]
+            + [f"{each:.1f} ms" for each in times]
+            + [f"{each:.2f}" for each in faster]
         )
-    return "\n".join(lines)
+    heads = "prompts, visual tokens, words, launched one by one, as one graph, least, times as fast: launched"
+    return _table(f"{heads}, as a graph", rows)
 
 
 @_of("answers")
 def gpu_answers(found: Any) -> str:
-    lines = [
-        "| visual tokens | cache | first token | each further token | once, at first |",
-        "|---:|---|---:|---:|---:|",
-    ]
-    for one in found:
-        lines.append(
-            f"| {one['visual_tokens']} | {one['cache']} | {one['first_token_ms']:.1f} ms | "
-            f"{one['each_ms']:.1f} ms | {one['once_ms'] / 1000:.1f} s |"
-        )
-    return "\n".join(lines)
+    return _table(
+        "cache, visual tokens, first token, each further token, the first answer",
+        [
+            [
+                one["cache"],
+                one["visual_tokens"],
+                f"{one['first_token_ms']:.1f} ms",
+                f"{one['each_ms']:.1f} ms",
+                f"{one['once_ms'] / 1000:.1f} s",
+            ]
+            for one in found
+        ],
+        words=1,
+    )
 
 
 @_of("decisions")
 def gpu_decisions(found: Any) -> str:
-    lines = [
-        "| method | one picture ms | of 32 pictures ms | a picture of these ms | operators for one |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    for name, one in sorted(found.items(), key=lambda item: item[1]["of_32_ms"]):
-        each = one["of_32_ms"] / 32
-        cells = (_short(one["one_ms"]), _short(one["of_32_ms"]), _short(each), str(one["operators"]))
-        lines.append(f"| `{name}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return _table(
+        "method, one picture ms, of 32 pictures ms, a picture of these ms, operators for one",
+        [
+            [
+                f"`{name}`",
+                _short(one["one_ms"]),
+                _short(one["of_32_ms"]),
+                _short(one["of_32_ms"] / 32),
+                one["operators"],
+            ]
+            for name, one in sorted(found.items(), key=lambda item: item[1]["of_32_ms"])
+        ],
+        words=1,
+    )
 
 
 @_of("sizes")
 def gpu_sizes(found: Any) -> str:
-    lines = ["| columns | plain ms | mask | more channels | FlexAttention |", "|---:|---:|---:|---:|---:|"]
-    for columns, one in found.items():
-        flex = f"{one['flex_over_plain']:.2f} x" if "flex_over_plain" in one else ""
-        lines.append(
-            f"| {columns} | {one['plain']:.3f} | {one['mask_over_plain']:.2f} x | "
-            f"{one['channels_over_plain']:.2f} x | {flex} |"
-        )
-    return "\n".join(lines)
+    ways = ("mask", "channels", "flex")
+    return _table(
+        "columns, plain ms, mask, more channels, FlexAttention",
+        [
+            [columns, f"{one['plain']:.3f}"]
+            + [f"{one[f'{way}_over_plain']:.2f} x" if f"{way}_over_plain" in one else "" for way in ways]
+            for columns, one in found.items()
+        ],
+    )
 
 
 @_of("training")
 def gpu_training(found: Any) -> str:
-    lines = [
-        "| rows | visual tokens | words | ms a step | ratio | (k + W) / (576 + W) | MiB above weights |",
-        "|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for one in found:
-        lines.append(
-            f"| {one.get('batch', 1)} | {one['visual_tokens']} | {one['words']} | {one['ms']:.0f} | "
-            f"{one['ratio']:.2f} | {one['rule']:.2f} | {one['above_weights_mib']:,.0f} |"
-        )
-    return "\n".join(lines)
+    return _table(
+        "rows, visual tokens, words, ms a step, ratio, (k + W) / (576 + W), MiB above weights",
+        [
+            [
+                one.get("batch", 1),
+                one["visual_tokens"],
+                one["words"],
+                f"{one['ms']:.0f}",
+                f"{one['ratio']:.2f}",
+                f"{one['rule']:.2f}",
+                f"{one['above_weights_mib']:,.0f}",
+            ]
+            for one in found
+        ],
+    )
 
 
 @_of("four_bits")
@@ -145,6 +159,16 @@ def gpu_four_bits(found: Any) -> str:
         f"{found['steps']} steps: the loss goes from {first:.3f} (mean of the first quarter) to {last:.3f} "
         "(of the last)."
     )
+
+
+def _table(heads: str, rows: Iterable[Iterable[object]], words: int = 0) -> str:
+    """A table with these heads, separated by commas; its first `words` columns are words, the others
+    numbers."""
+    names = heads.split(", ")
+    marks = ["---"] * words + ["---:"] * (len(names) - words)
+    lines = [names, *([str(cell) for cell in row] for row in rows)]
+    head, *body = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([head, f"|{'|'.join(marks)}|", *body])
 
 
 def _short(value: float) -> str:

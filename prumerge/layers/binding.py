@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import types
-from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
 from torch import nn
@@ -38,8 +37,7 @@ class Bound:
         own = {name: vars(module)[name] for name in before if name in vars(module)}
         self._own.append((module, before, own))
         for name in before:
-            kind: Any = type(module)
-            setattr(module, name, types.MethodType(_answered(kind, name, self.holder, does), module))
+            setattr(module, name, _answered(module, name, self.holder, does))
         setattr(module, self.holder, self)
         return before
 
@@ -77,11 +75,10 @@ class Bound:
         return new
 
 
-@functools.cache
-def _answered(kind: Any, name: str, holder: str, does: str | None) -> Callable[..., Any]:
-    """A method for modules of a class that looks like the class's own and asks what `holder` names."""
+def _answered(module: nn.Module, name: str, holder: str, does: str | None) -> types.MethodType:
+    """A method of this one module that looks like its class's own and asks what `holder` names."""
 
-    @functools.wraps(getattr(kind, name))
+    @functools.wraps(getattr(type(module), name))
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         bound = getattr(self, holder)
         if not bound.answers:
@@ -90,4 +87,4 @@ def _answered(kind: Any, name: str, holder: str, does: str | None) -> Callable[.
         return getattr(bound, does or name)(*given, **kwargs)
 
     method._prumerge_holder = holder  # type: ignore[attr-defined]
-    return method
+    return types.MethodType(method, module)

@@ -62,7 +62,7 @@ class Answerer:
         )
         prompt = Prompt.read(model, inputs.to(device_of(model)))
         shorter, decisions = pipeline.reduce(prompt)
-        owners = prompt.rows([len(one.kept) for one in decisions]) if decisions else []
+        rows = prompt.rows([len(one.kept) for one in decisions]) if decisions else []
         columns = pipeline.columns(prompt, shorter, decisions)
         with pruning(prompt.model, pipeline.placed.layers if decisions else None, *columns) as inside:
             generated = model.generate(**shorter, **generation.options)
@@ -72,7 +72,7 @@ class Answerer:
         written = ended(new, [generation.options["max_new_tokens"]] * len(new), model)
         texts = processor.batch_decode([ids for ids, _ in written], skip_special_tokens=True)
         tokens_in, tokens = [0] * len(batch), [0.0] * len(batch)
-        for row, decision, count in zip(owners, decisions, kept, strict=True):
+        for row, decision, count in zip(rows, decisions, kept, strict=True):
             tokens_in[row] += decision.tokens.patches
             tokens[row] += count
         return [

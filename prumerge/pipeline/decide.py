@@ -43,11 +43,6 @@ class Decision:
     def __len__(self) -> int:
         return len(self.reduction.index)
 
-    @property
-    def placeholders(self) -> int:
-        """How many the picture has in the processor's prompt."""
-        return len(self.kept)
-
     def left(self) -> Left:
         """The same without the picture: what the prompt around it needs to know."""
         standing = self.standing.clone()  # a view would keep the places of all pictures decided with it

@@ -237,9 +237,9 @@ class Encoder:
             watch.lap()
             pictures = new[0].pipelines[0].encode(prompt)
             encode_ms = watch.lap()
-            owners = prompt.rows([one.placeholders for one in pictures])
+            rows = prompt.rows([one.placeholders for one in pictures])
             each = [
-                [one for one, owner in zip(pictures, owners, strict=True) if owner == row]
+                [one for one, own in zip(pictures, rows, strict=True) if own == row]
                 for row in range(len(new))
             ]
             counts = [[one.placeholders for one in own] for own in each]

@@ -39,9 +39,10 @@ def _checked(function: Any, decorate: Callable[[Any], Any]) -> Any:
     """A function whose calls are checked, or a class whose instances are as they are made."""
     if isinstance(function, FunctionType):
         return _nested(function, decorate) if "<locals>" in function.__qualname__ else _typed(function)
+    made: Any = function
     if dataclasses.is_dataclass(function) and "__init__" in vars(function):
-        function.__init__ = _typed(vars(function)["__init__"])  # type: ignore[method-assign, misc]
-    return function
+        made.__init__ = _typed(made.__init__)
+    return made
 
 
 def _typed(function: Any) -> Any:
