@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from noise import noise
 from PIL import Image
 
 import prumerge
@@ -57,7 +58,7 @@ def test_every_grid_and_method_can_be_drawn(grid, spec):
     torch.manual_seed(0)
     features, queries, keys = torch.randn(3, count + 1, 8)
     tokens = prumerge.VisualTokens.from_class_sequence(features, queries, keys, heads=2, grid=grid)
-    images = [Image.effect_noise((60, 50), 80)] * grid[0]
+    images = [noise((60, 50))] * grid[0]
     sheet = prumerge.show(images, grid, prumerge.make(spec)(tokens))
     assert sheet.mode == "RGB"
 

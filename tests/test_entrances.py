@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 import torch
 from families import FAMILIES
-from PIL import Image
+from noise import noise
 from processors import PROCESSORS
 
 import prumerge
@@ -41,7 +41,7 @@ def asked_of(name):
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory):
     path = tmp_path_factory.mktemp("picture") / "noise.png"
-    Image.effect_noise((80, 60), 90).convert("RGB").save(path)
+    noise((80, 60)).save(path)
     return path
 
 

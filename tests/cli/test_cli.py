@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from noise import noise
 from PIL import Image
 
 import prumerge
@@ -214,7 +215,7 @@ def test_plot_attention_writes_the_figure(run, tmp_path):
 
 
 def test_a_picture_of_ones_own_goes_through_answer_and_show(run, tmp_path):
-    Image.effect_noise((500, 211), 60).convert("RGB").save(tmp_path / "own.webp")
+    noise((500, 211)).save(tmp_path / "own.webp")
     assert run("answer", tmp_path / "own.webp", "what is this?")[0] == 0
     assert run("show", tmp_path / "own.webp", "-o", tmp_path / "kept.jpg")[0] == 0
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 from judges import serving
-from PIL import Image
+from noise import noise
 
 from prumerge.evaluate.log import read
 
@@ -14,7 +14,7 @@ from prumerge.evaluate.log import read
 def asking(small, tmp_path_factory):
     """The arguments of a run of three open questions with an untrained model."""
     folder = tmp_path_factory.mktemp("rows")
-    Image.effect_noise((64, 64), 80).convert("RGB").save(folder / "a.png")
+    noise((64, 64)).save(folder / "a.png")
     rows = [{"image": "a.png", "question": f"what {number}?", "answer": "red"} for number in range(3)]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     own = ["--task", "custom", "--data", folder, "--reducer", "topk", "--keep", "36", "--model", small]

@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 from families import FAMILIES
-from PIL import Image
+from noise import noise
 from processors import PROCESSORS
 from scipy.stats import chisquare
 
@@ -31,7 +31,7 @@ def loaded(name):
 @cache
 def asked(name, number=0):
     """A prompt about a picture of noise, another one for each number."""
-    picture = Image.effect_noise((80, 60), 90).convert("RGB")
+    picture = noise((80, 60), seed=number)
     return prepare(loaded(name)[1], picture, "w5 w7")
 
 
@@ -147,6 +147,6 @@ def test_drafts_are_made_by_methods_before_the_language_model(reducer, told):
 
 def test_one_prompt_at_a_time():
     model, processor = loaded("Llava")
-    picture = Image.effect_noise((80, 60), 90).convert("RGB")
+    picture = noise((80, 60))
     with pytest.raises(PrumergeError, match="one prompt at a time"):
         prumerge.lossless(model, prepare_batch(processor, [[picture]] * 2, ["w5", "w7"]), "topk:keep=2")

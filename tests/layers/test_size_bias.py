@@ -9,7 +9,7 @@ import pytest
 import torch
 from builders import IMAGE, PICTURE, answer, llava, processor, prompt, row_of, visual_tokens
 from families import FAMILIES, Picture, rows_of
-from PIL import Image
+from noise import noise
 from steps import (
     Fourths,
     LaterFourths,
@@ -337,7 +337,7 @@ def test_in_half_precision_and_under_autocast(llama):
 
 
 def test_a_question_is_answered_with_it_too(llama):
-    picture = Image.effect_noise((80, 64), 90).convert("RGB")
+    picture = noise((80, 64))
     ask = partial(ask_about, llama, processor(), picture, "w7 w8 w9", prumerge.make(Uneven()))
     plain, found = ask(), ask(size_bias=True)
     assert (plain.visual_tokens, found.visual_tokens) == (4, 4)

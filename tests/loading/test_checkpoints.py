@@ -4,6 +4,7 @@ asked about a picture, without torchvision."""
 import pytest
 import transformers as hf
 from families import FAMILIES
+from noise import noise
 from PIL import Image
 from processors import PROCESSORS, qwen, square, tokenizer
 from transformers.models.smolvlm import processing_smolvlm
@@ -27,7 +28,7 @@ def test_a_checkpoint_answers_about_a_picture(tmp_path, name):
     original.save_pretrained(tmp_path)
     PROCESSORS[name]().save_pretrained(tmp_path)
     model, processor = prumerge.load(str(tmp_path))
-    picture = Image.effect_noise((80, 60), 90).convert("RGB")
+    picture = noise((80, 60))
     untouched, kept, reduced = (
         answer(model, processor, picture, "w5 w7", method and prumerge.make(method), max_new_tokens=3)
         for method in (None, "none", "topk:keep=3")

@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
+from noise import noise
 from PIL import Image, ImageCms
 
 import prumerge
@@ -16,8 +17,8 @@ RED = (200, 30, 30)
 WHITE = (255, 255, 255)
 
 
-def noise(mode="RGB", size=(32, 32)):
-    return Image.effect_noise(size, 90).convert("RGB").convert(mode)
+def small(mode="RGB", size=(32, 32)):
+    return noise(size).convert(mode)
 
 
 def seen(picture, path, **options):
@@ -72,7 +73,7 @@ def broken(kind, folder):
     elif kind == "empty":
         path.touch()
     elif kind == "truncated":
-        noise(size=(200, 200)).save(path)
+        small(size=(200, 200)).save(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     elif kind == "dot":
         Image.new("RGB", (1, 1)).save(path)
@@ -120,7 +121,7 @@ FORMATS = {
 def test_a_damaged_file_of_any_format_is_a_picture_or_one_sentence_that_names_it(tmp_path, suffix):
     stream, chance = io.BytesIO(), np.random.default_rng(0)
     kind = Image.registered_extensions().get(f".{suffix}", suffix.upper())
-    noise(FORMATS[suffix]).save(stream, kind)
+    small(FORMATS[suffix]).save(stream, kind)
     whole, path = stream.getvalue(), tmp_path / f"damaged.{suffix}"
     path.write_bytes(whole)
     assert prumerge.open_image(path) == prumerge.open_clip(path)[0]

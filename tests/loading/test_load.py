@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from builders import answer
+from noise import noise
 from PIL import Image
 from transformers import AyaVisionConfig, LlamaConfig
 
@@ -41,7 +42,7 @@ def test_a_processor_without_chat_template_gets_the_prompt_of_llava(photo):
 
 def test_a_checkpoint_folder_loads_by_its_path(checkpoint):
     model, loaded = prumerge.load(str(checkpoint))
-    image = Image.effect_noise((80, 60), 90).convert("RGB")
+    image = noise((80, 60))
     inputs = prepare(loaded, image, "w5 w6")
     short = prumerge.reduce(model, inputs, "prumerge:keep=3")
     assert (short["input_ids"] == model.config.image_token_id).sum() == 4  # the extra token comes on top

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from builders import IMAGE, PICTURE, prompt
+from noise import noise
 from PIL import Image
 from published import on_disk, published, words
 from safetensors.torch import save_file
@@ -191,7 +192,7 @@ def mobile():
 def test_a_folder_as_it_was_published_answers(tmp_path, run, checkpoint, places, form):
     _, config, weights = checkpoint()
     folder = on_disk(tmp_path / "checkpoint", config, weights, form)
-    Image.effect_noise((70, 90), 90).convert("RGB").save(tmp_path / "noise.png")
+    noise((70, 90)).save(tmp_path / "noise.png")
     options = ("w5 w6", "--model", folder, "--reducer", "topk:keep=3", "--max-new-tokens", "4")
     code, out, err = run("answer", tmp_path / "noise.png", *options, "--json", "--compare")
     assert code == 0, err

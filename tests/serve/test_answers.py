@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from families import FAMILIES
-from PIL import Image
+from noise import noise
 from processors import PROCESSORS
 from serving import answered, check_at_once, content, png, question, said_of
 
@@ -102,7 +102,7 @@ WORDS = "w5 w7"
 @pytest.mark.parametrize("name", EVERY)
 def test_every_family_is_served_as_the_command_line_answers(name):
     model, processor = FAMILIES[name].model(), PROCESSORS[name]()
-    images = [Image.effect_noise(size, 90).convert("RGB") for size in ((80, 60), (60, 90))]
+    images = [noise(size) for size in ((80, 60), (60, 90))]
     asked = [(images[:1], "topk:keep=3"), (images, "topk:keep=3"), (images[1:], "none")]
     expected = []
     for shown, spec in asked:

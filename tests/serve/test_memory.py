@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
-from PIL import Image
+from noise import noise
 from serving import png, question
 
 from prumerge.errors import PrumergeError
@@ -39,7 +39,7 @@ def asked_at_once(untrained):
     model, processor = untrained
     settings = Settings(name="tiny", reducers=["pool", "linformer"], seconds=0.05)
     front = build(model, processor, settings)
-    files = [png(Image.effect_noise((80, 60 + number), 90).convert("RGB")) for number in range(12)]
+    files = [png(noise((80, 60 + number))) for number in range(12)]
     bodies = [
         {
             "model": "tiny",

@@ -12,6 +12,7 @@ import torch
 from families import FAMILIES
 from hypothesis import given
 from hypothesis import strategies as some
+from noise import noise
 from PIL import Image
 from processors import PROCESSORS
 from serving import data_url, png, running
@@ -313,7 +314,7 @@ def test_the_thread_of_a_model_is_one(tiny):
 def test_a_prompt_is_written_without_its_pictures_only_where_that_is_the_same(name):
     model, processor = FAMILIES[name].model(), PROCESSORS[name]()
     host = Host(model, processor)
-    image = Image.effect_noise((60, 80), 90).convert("RGB")
+    image = noise((60, 80))
     with torch.no_grad():
         prompt = host.prompt([[image]], [host.nothing()])
         count = Pipeline("none").encode(prompt)[0].placeholders

@@ -7,7 +7,7 @@ import httpx2
 import openai
 import pytest
 from families import FAMILIES
-from PIL import Image
+from noise import noise
 from processors import PROCESSORS
 from serving import HTTP, Engine, ask_http, png, question, running, serving, start, until
 
@@ -19,7 +19,7 @@ from prumerge.serve.export import export_language_model
 from prumerge.serve.travel import check_travels
 from prumerge.tiny import samples
 
-FILES = [png(Image.effect_noise((50, 40), number).convert("RGB")) for number in (10, 90)]
+FILES = [png(noise((50, 40), spread=number)) for number in (10, 90)]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from PIL import Image
+from noise import noise
 
 from prumerge.errors import MissingPackage
 from prumerge.evaluate.tasks import task
@@ -19,7 +19,7 @@ def package(monkeypatch, tmp_path):
     """As the package is, with four questions about two pictures."""
     paths = {number: str(tmp_path / f"{number}.png") for number in (0, 1)}
     for path in paths.values():
-        Image.effect_noise((64, 64), 80).convert("RGB").save(path)
+        noise((64, 64)).save(path)
     made: Any = ModuleType("easy_vqa")
     made.get_test_questions = lambda: (QUESTIONS, ["circle", "no", "teal", "yes"], [0, 1, 0, 1])
     made.get_test_image_paths = lambda: paths
